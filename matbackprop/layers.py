@@ -1,0 +1,299 @@
+"""The algebra, layer by layer: Linear, Tanh, ReLU, Sigmoid.
+
+Rows are examples. A layer maps its input A(l-1), shape (N, in), to its output, shape (N, out); backward it turns
+Δ = ∂L/∂output into the gradients of its parameters and into ∂L/∂input. Each pass is written as the NumPy calls that
+make it up: ``call(function, inputs..., out)``.
+
+==================  =======================  =============================================
+layer               forward                  backward
+==================  =======================  =============================================
+Linear              Z = A Wᵀ + 1 bᵀ          ∂L/∂W = Δᵀ A,  ∂L/∂b = Δᵀ 1,  ∂L/∂A = Δ W
+Tanh                A = tanh Z               ∂L/∂Z = Δ ⊙ (1 - A) ⊙ (1 + A)
+ReLU                A = max(Z, 0)            ∂L/∂Z = Δ ⊙ [A > 0]
+Sigmoid             A = 1 / (1 + e^-Z)       ∂L/∂Z = Δ ⊙ A ⊙ (1 - A)
+==================  =======================  =============================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from functools import partial as call
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from matbackprop.initializers import RULES, Initializer, torch_default
+from matbackprop.layer import Call, Gradient, Parameter, SteppedLayer
+from matbackprop.validation import Array, as_dtype, as_rng, as_size, describe
+from matbackprop.workspace import Empty
+
+__all__ = ["Linear", "ReLU", "Sigmoid", "Tanh", "exp", "product", "sigmoid"]
+
+
+def product(a: Array, b: Array, out: Array) -> Call:
+    """Return the call for the matrix product ``out = a @ b``.
+
+    A product over an inner dimension of 1 is an outer product: a broadcast multiply, which BLAS does several times
+    slower.
+    """
+    return call(np.multiply if a.shape[1] == 1 else np.dot, a, b, out)
+
+
+@lru_cache(maxsize=4)
+def ones(rows: int, dtype: np.dtype[Any]) -> Array:
+    """Return 1ᵀ, shape (1, rows): a product with it sums over the rows many times faster than ``sum(axis=0)``."""
+    row = np.ones((1, rows), dtype)
+    row.flags.writeable = False
+    return row
+
+
+def exp(z: Array, out: Array) -> None:
+    """Write e^z into `out`; that it overflows to infinity is no event to warn of where 1 / (1 + e^z) follows."""
+    with np.errstate(over="ignore", under="ignore"):
+        np.exp(z, out)
+
+
+def sigmoid(z: Array, out: Array) -> Iterable[Call]:
+    """Yield the calls for σ(z) = 1 / (1 + e^-z), which keeps its relative accuracy as z goes to -∞."""
+    yield call(np.negative, z, out)
+    yield call(exp, out, out)
+    yield call(np.add, out, np.ones((), z.dtype), out)
+    yield call(np.reciprocal, out, out)
+
+
+class Linear(SteppedLayer):
+    """The affine map Z = A Wᵀ + 1 bᵀ of every row.
+
+    Backward: ∂L/∂W = Δᵀ A, ∂L/∂b = Δᵀ 1 and ∂L/∂A = Δ W.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Features that go in, and units that come out.
+    bias : bool, default True
+        Whether there is a b.
+    weight_init : {"glorot", "he", "torch"} or callable, optional
+        The rule by which the weights are drawn, by name or as ``rule((out, in), rng) -> array``. By default the one
+        that suits the activation that follows in a `Sequential` (He for ReLU, Glorot for everything else). The bias
+        starts at zero; only "torch" draws it too.
+    rng : int, numpy.random.Generator or None, keyword-only
+        Where the numbers come from. By default the Sequential's, or fresh ones.
+    dtype : dtype, optional
+        float64 by default, or what the Sequential has.
+
+    Attributes
+    ----------
+    weight : numpy.ndarray, shape (out, in)
+        W. Drawn when it is first needed: when it is read, or when a Sequential adopts the layer. Assigning to it
+        writes into it.
+    bias : numpy.ndarray, shape (out,), or None
+        b.
+    weight_grad, bias_grad : numpy.ndarray
+        ∂L/∂W and ∂L/∂b, replaced by each `backward`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a size is not a positive integer, or the rule or type is unknown.
+
+    Examples
+    --------
+    >>> import matbackprop as mb
+    >>> layer = mb.Linear(2, 1)
+    >>> layer.weight, layer.bias = [[1.0, -2.0]], [0.5]
+    >>> layer.forward([[3.0, 1.0]])
+    array([[1.5]])
+    >>> layer.backward([[2.0]])
+    array([[ 2., -4.]])
+    >>> layer.weight_grad, layer.bias_grad
+    (array([[6., 2.]]), array([2.]))
+    """
+
+    keeps_output: ClassVar[bool] = False
+
+    weight = Parameter()
+    bias = Parameter()
+    weight_grad = Gradient("weight")
+    bias_grad = Gradient("bias")
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        weight_init: str | Initializer | None = None,
+        rng: int | np.random.Generator | None = None,
+        dtype: DTypeLike | None = None,
+    ) -> None:
+        self.in_features: int = as_size(in_features, "Linear: in_features")
+        self.out_features = as_size(out_features, "Linear: out_features")
+        if not isinstance(bias, (bool, np.bool_)):
+            raise TypeError(f"Linear: bias is True or False, got {describe(bias)}; assign values to .bias afterwards")
+        if not (weight_init is None or callable(weight_init) or (isinstance(weight_init, str) and weight_init in RULES)):
+            raise ValueError(f"Linear: weight_init is one of {sorted(RULES)} or a callable, got {describe(weight_init)}")
+        self.has_bias = bool(bias)
+        self.weight_init = weight_init
+        self.requested_dtype = None if dtype is None else as_dtype(dtype, "Linear: dtype")
+        self._rng = None if rng is None else as_rng(rng, "Linear: rng")
+
+    def initialize(self, rule: str | None = None, rng: np.random.Generator | None = None) -> None:
+        """Draw W and b, unless they are there already."""
+        if self._parameters:
+            return
+        rng = self._rng or rng or as_rng(None)
+        init = self.weight_init or rule or "glorot"
+        shape = (self.out_features, self.in_features)
+        weight = np.asarray((RULES[init] if isinstance(init, str) else init)(shape, rng))
+        if weight.shape != shape or weight.dtype.kind not in "biufc":
+            raise ValueError(f"{self.label}: weight_init must return numbers of shape {shape}, got {describe(weight)}")
+        dtype = self.requested_dtype or np.dtype(np.float64)
+        bias = torch_default(shape[:1], rng, self.in_features) if init == "torch" else np.zeros(shape[0])
+        self._add_parameter("weight", np.array(weight, dtype))
+        if self.has_bias:
+            self._add_parameter("bias", np.array(bias, dtype))
+
+    def output_width(self, width: int) -> int:
+        """Return `out_features`."""
+        return self.out_features
+
+    def forward_steps(self, x: Array, out: Array, empty: Empty) -> Iterable[Call]:
+        """Z = A Wᵀ + 1 bᵀ."""
+        yield product(x, self.weight.T, out)  # (N, in) (in, out)
+        if self.has_bias:
+            yield call(np.add, out, self.bias, out)
+
+    def backward_steps(
+        self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty
+    ) -> Iterable[Call]:
+        """∂L/∂W = Δᵀ A, ∂L/∂b = Δᵀ 1, ∂L/∂A = Δ W."""
+        yield product(delta.T, x, self.weight_grad)  # (out, N) (N, in)
+        if self.has_bias:
+            yield product(ones(len(delta), delta.dtype), delta, self.bias_grad[None])  # (1, N) (N, out)
+        if out is not None:
+            yield product(delta, self.weight, out)  # (N, out) (out, in)
+
+    def __repr__(self) -> str:
+        rule = f", weight_init={self.weight_init!r}" if isinstance(self.weight_init, str) else ""
+        bias = "" if self.has_bias else ", bias=False"
+        dtype = f", dtype={self.requested_dtype.name!r}" if self.requested_dtype else ""
+        return f"Linear({self.in_features}, {self.out_features}{bias}{rule}{dtype})"
+
+
+class Activation(SteppedLayer):
+    """A function of each element, whose derivative is written from its output: what Tanh, ReLU and Sigmoid share."""
+
+    keeps_input: ClassVar[bool] = False
+    in_place: ClassVar[bool] = True
+
+
+class Tanh(Activation):
+    """The hyperbolic tangent, A = tanh Z, of every element.
+
+    Backward: ∂L/∂Z = Δ ⊙ (1 - A) ⊙ (1 + A), which keeps one more digit near ±1 than 1 - A² does. It is written from
+    the output, which costs no second evaluation; where the output has rounded to ±1 (|z| > 19 in float64, 9 in
+    float32) the derivative is 0, as torch's is, though 1 / cosh² z is not.
+
+    Examples
+    --------
+    >>> import matbackprop as mb
+    >>> tanh = mb.Tanh()
+    >>> tanh.forward([0.0, 1.0]).round(4)
+    array([0.    , 0.7616])
+    >>> tanh.backward([1.0, 1.0]).round(4)
+    array([1.  , 0.42])
+    """
+
+    preferred_init: ClassVar[str | None] = "glorot"
+
+    def forward_steps(self, x: Array, out: Array, empty: Empty) -> Iterable[Call]:
+        """A = tanh Z."""
+        yield call(np.tanh, x, out)
+
+    def backward_steps(
+        self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty
+    ) -> Iterable[Call]:
+        """∂L/∂Z = Δ ⊙ (1 - A) ⊙ (1 + A)."""
+        if out is None:
+            return
+        one, factor = np.ones((), y.dtype), empty(y.shape, y.dtype)
+        yield call(np.subtract, one, y, factor)
+        yield call(np.multiply, delta, factor, out)
+        yield call(np.add, one, y, factor)
+        yield call(np.multiply, out, factor, out)
+
+
+class ReLU(Activation):
+    """The rectified linear unit, A = max(Z, 0), of every element.
+
+    Backward: ∂L/∂Z = Δ ⊙ [A > 0]; the derivative at the kink is 0, as torch has it. The mask is multiplied in, so an
+    infinite Δ on a silent unit gives NaN. For complex steps, max looks at the real part alone.
+
+    Examples
+    --------
+    >>> import matbackprop as mb
+    >>> relu = mb.ReLU()
+    >>> relu.forward([-1.0, 0.0, 2.0])
+    array([0., 0., 2.])
+    >>> relu.backward([5.0, 5.0, 5.0])
+    array([0., 0., 5.])
+    """
+
+    preferred_init: ClassVar[str | None] = "he"
+
+    def forward_steps(self, x: Array, out: Array, empty: Empty) -> Iterable[Call]:
+        """A = max(Z, 0)."""
+        zero = np.zeros((), x.real.dtype)
+        if np.iscomplexobj(x):
+            mask = empty(x.shape, np.bool_)
+            yield call(np.greater, x.real, zero, mask)
+            yield call(np.multiply, x, mask, out)
+        else:
+            yield call(np.maximum, x, zero, out=out)
+
+    def backward_steps(
+        self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty
+    ) -> Iterable[Call]:
+        """∂L/∂Z = Δ ⊙ [A > 0]."""
+        if out is None:
+            return
+        mask = empty(y.shape, np.bool_)
+        yield call(np.greater, y.real, np.zeros((), y.real.dtype), mask)
+        yield call(np.multiply, delta, mask, out)
+
+
+class Sigmoid(Activation):
+    """The logistic function, A = σ(Z) = 1 / (1 + e^-Z), of every element.
+
+    Backward: ∂L/∂Z = Δ ⊙ A ⊙ (1 - A), written from the output. σ keeps its relative accuracy in the lower tail; in the
+    upper one 1 - A has lost its digits, as it has in torch (all of them where z > 37 in float64, 17 in float32). Where
+    the network ends in Sigmoid and the loss is BCE, `Sequential.backprop` avoids that: see `BCE`.
+
+    Examples
+    --------
+    >>> import matbackprop as mb
+    >>> sigmoid = mb.Sigmoid()
+    >>> sigmoid.forward([0.0, -1000.0])
+    array([0.5, 0. ])
+    >>> sigmoid.backward([1.0, 1.0])
+    array([0.25, 0.  ])
+    """
+
+    preferred_init: ClassVar[str | None] = "glorot"
+
+    def forward_steps(self, x: Array, out: Array, empty: Empty) -> Iterable[Call]:
+        """A = 1 / (1 + e^-Z)."""
+        return sigmoid(x, out)
+
+    def backward_steps(
+        self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty
+    ) -> Iterable[Call]:
+        """∂L/∂Z = Δ ⊙ A ⊙ (1 - A)."""
+        if out is None:
+            return
+        factor = empty(y.shape, y.dtype)
+        yield call(np.subtract, np.ones((), y.dtype), y, factor)
+        yield call(np.multiply, factor, y, factor)
+        yield call(np.multiply, delta, factor, out)

@@ -1,0 +1,249 @@
+"""What a loss is: the base of every loss, the library's own and a user's."""
+
+from __future__ import annotations
+
+import cmath
+from abc import ABC
+from collections.abc import Hashable, Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from matbackprop.layer import Call, Layer, natural_dtype, run
+from matbackprop.validation import Array, as_array, as_out, describe
+from matbackprop.workspace import Empty
+
+__all__ = ["Loss", "Objective"]
+
+
+class Loss(ABC):
+    """A scalar that says how far a batch of predictions is from its targets: the base class of every loss.
+
+    L = (1/n) Σ w ⊙ ℓ(Ŷ, Y) over all n elements, or the sum alone; ``Δ = ∂L/∂Ŷ = (w/n) ⊙ ∂ℓ/∂Ŷ``. A loss of your own
+    writes `elementwise`; checks, reduction and weights are done here.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum"}, default "mean"
+        Mean over all elements, as in torch, or sum. The mean over no elements (N = 0) is NaN, its gradient empty.
+
+    Examples
+    --------
+    The absolute error:
+
+    >>> import matbackprop as mb
+    >>> class L1(mb.Loss):
+    ...     def elementwise(self, y_pred, y_true):
+    ...         error = y_pred - y_true
+    ...         return np.abs(error), np.sign(error)
+    >>> loss = L1()
+    >>> loss([[1.0], [2.0]], [[3.0], [2.5]])
+    1.25
+    >>> loss.backward()
+    array([[-0.5],
+           [-0.5]])
+    """
+
+    def __init__(self, reduction: str = "mean") -> None:
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"{type(self).__name__}: reduction is 'mean' or 'sum', got {describe(reduction)}")
+        self._reduction = reduction
+        self._delta: Array | None = None
+
+    @property
+    def reduction(self) -> str:
+        """How the elements' losses become one: "mean" or "sum". It cannot be changed."""
+        return self._reduction
+
+    def elementwise(self, y_pred: Array, y_true: Array) -> tuple[Array, Array]:
+        """Return every element's loss ℓ and its derivative ∂ℓ/∂ŷ, both of the shape of `y_pred`."""
+        raise TypeError(f"{type(self).__name__} must define elementwise(y_pred, y_true), returning (losses, derivatives)")
+
+    def steps(self, y_pred: Array, y: Array, losses: Array, delta: Array, empty: Empty) -> Iterable[Call]:
+        """Yield the calls that compute ℓ into `losses` and ∂ℓ/∂ŷ into `delta`; by default they make `elementwise`."""
+        yield partial(self._elementwise_into, y_pred, y, losses, delta)
+
+    def _elementwise_into(self, y_pred: Array, y: Array, losses: Array, delta: Array) -> None:
+        for result, target, what in zip(self.elementwise(y_pred, y), (losses, delta), ("losses", "derivatives"), strict=True):
+            if np.shape(result) != target.shape:
+                raise ValueError(
+                    f"{self!r}: elementwise must return {what} of shape {target.shape}, got shape {np.shape(result)}"
+                )
+            np.copyto(target, result, casting="same_kind")
+
+    def check_values(self, y_pred: Array | None, y: Array) -> None:
+        """Raise a ValueError if a prediction or target is outside the loss's domain. By default there is no limit."""
+
+    def through(self, last: Layer) -> Loss | None:
+        """Return the loss that is this one after the layer `last`, as a function of that layer's input, if there is one."""
+        return None
+
+    def __call__(self, y_pred: Array, y_true: Array, sample_weight: Array | float | None = None) -> float:
+        """Return the loss, and keep ∂L/∂Ŷ for `backward`.
+
+        Parameters
+        ----------
+        y_pred, y_true : array_like
+            Predictions and targets of equal shape.
+        sample_weight : array_like, optional
+            Multiplies each element's loss; anything that broadcasts to the shape of `y_true`. The mean still divides
+            by the count of elements, as torch's ``weight=`` does.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the shapes differ, a value is not a number, or a target is outside the loss's domain.
+        """
+        self._delta = None
+        dtype = natural_dtype(y_pred)
+        y_pred = as_array(y_pred, f"{self!r}: y_pred", dtype)
+        y = as_array(y_true, f"{self!r}: y_true", y_pred.dtype)
+        check_same_shape(f"{self!r}", y_pred.shape, y.shape)
+        weight = None if sample_weight is None else as_weight(sample_weight, y.shape, dtype)
+        delta = np.empty(y.shape, dtype)
+        value = Objective(self, y_pred, y, weight, delta, np.empty).run()
+        self._delta = delta
+        return value
+
+    def backward(self, out: Array | None = None) -> Array:
+        """Return Δ = ∂L/∂Ŷ of the last call, in a fresh array or in `out`.
+
+        Raises
+        ------
+        RuntimeError
+            If the loss was not called before.
+        """
+        if self._delta is None:
+            raise RuntimeError(f"{self!r}: backward before forward; call loss(y_pred, y_true) first")
+        if out is None:
+            return self._delta.copy()
+        np.copyto(as_out(out, f"{self!r}", self._delta.shape, self._delta.dtype), self._delta)
+        return out
+
+    def _key(self) -> Hashable:
+        """What makes two losses interchangeable: by default, only being the same object."""
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Loss) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_delta": None}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()" if self.reduction == "mean" else f"{type(self).__name__}('sum')"
+
+
+class Objective:
+    """A loss's calls, prepared for given arrays: value and Δ at each `run`.
+
+    Parameters
+    ----------
+    loss : Loss
+    y_pred, y : numpy.ndarray
+        Predictions and targets, of one shape.
+    weight : numpy.ndarray or None
+        Of the same shape.
+    delta : numpy.ndarray
+        Where ∂L/∂Ŷ goes.
+    empty : callable
+        Where buffers come from.
+    stated : Loss, optional
+        The loss that the caller named, where `loss` is that one fused with the last layer.
+    """
+
+    def __init__(
+        self,
+        loss: Loss,
+        y_pred: Array,
+        y: Array,
+        weight: Array | None,
+        delta: Array,
+        empty: Empty,
+        stated: Loss | None = None,
+    ) -> None:
+        self.stated = stated or loss
+        self.y_pred, self.y, self.weight = y_pred if self.stated is loss else None, y, weight
+        losses = empty(y.shape, y.dtype)
+        self.total = np.zeros((), y.dtype)
+        self.count = y.size if loss.reduction == "mean" else 1
+        self.calls = list(loss.steps(y_pred, y, losses, delta, empty))
+        if weight is not None:
+            self.calls += [partial(np.multiply, losses, weight, losses), partial(np.multiply, delta, weight, delta)]
+        if self.count > 1:
+            self.calls.append(partial(np.multiply, delta, np.asarray(1 / self.count, y.dtype), delta))
+        self.calls.append(partial(np.add.reduce, losses.reshape(-1), 0, None, self.total))
+
+    def run(self) -> float:
+        """Compute Δ and return the loss.
+
+        Raises
+        ------
+        ValueError
+            If a value is outside the loss's domain, or the loss is not finite because a target or weight is not. (That a prediction is not is the model's
+            affair: the value says it.)
+        """
+        self.stated.check_values(self.y_pred, self.y)
+        run(self.calls)
+        total: float = self.total.item()
+        if not self.count:
+            return float("nan")
+        if not cmath.isfinite(total):
+            check_finite(f"{self.stated!r}: y_true", self.y)
+            if self.weight is not None:
+                check_finite(f"{self.stated!r}: sample_weight", self.weight)
+        return total / self.count
+
+
+def check_same_shape(who: str, y_pred: tuple[int, ...], y_true: tuple[int, ...]) -> None:
+    """Raise a ValueError unless predictions and targets have one shape; a broadcast would be a silent mistake."""
+    if y_pred == y_true:
+        return
+    hint = ""
+    if y_pred == (*y_true, 1):
+        hint = "; make the targets a column with y_true[:, None]"
+    elif y_true == (*y_pred, 1):
+        hint = "; make the predictions a column with y_pred[:, None]"
+    elif y_pred == y_true[::-1]:
+        hint = "; one of them looks transposed"
+    raise ValueError(f"{who}: y_true must have the shape of the predictions, {y_pred}, got {y_true}{hint}")
+
+
+def as_weight(weight: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return `weight` broadcast to `shape`.
+
+    Raises
+    ------
+    ValueError
+        If it does not broadcast to it.
+    """
+    array = as_array(weight, "sample_weight", dtype)
+    try:
+        return np.broadcast_to(array, shape)
+    except ValueError:
+        hint = "; one weight a row is sample_weight[:, None]" if array.shape == shape[:1] else ""
+        raise ValueError(f"sample_weight: expected something that broadcasts to {shape}, got shape {array.shape}{hint}") from None
+
+
+def check_finite(name: str, values: Array) -> None:
+    """Raise a ValueError that names the first NaN or infinity, if there is one."""
+    bad = ~np.isfinite(values)
+    if bad.any():
+        where = tuple(map(int, np.argwhere(bad)[0]))
+        raise ValueError(f"{name}: expected finite numbers, got {values[where]} at {where}; drop or fill such rows")
+
+
+def check_interval(name: str, values: Array, fix: str) -> None:
+    """Raise a ValueError that names the first value outside [0, 1], NaN included, if there is one."""
+    values = values.real
+    if values.size and not (np.minimum.reduce(values, None) >= 0 and np.maximum.reduce(values, None) <= 1):
+        where = tuple(map(int, np.argwhere(~((values >= 0) & (values <= 1)))[0]))
+        raise ValueError(f"{name}: expected values in [0, 1], got {values[where]} at {where}; {fix}")

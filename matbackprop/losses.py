@@ -1,0 +1,232 @@
+"""The losses: MSE, BCE, BCEWithLogits.
+
+==============  =================================================  =================================
+loss            each element, ℓ                                    ∂ℓ/∂ŷ
+==============  =================================================  =================================
+MSE             (ŷ - y)²                                           2 (ŷ - y)
+BCE             -y log ŷ - (1 - y) log(1 - ŷ)                      (ŷ - y) / (ŷ (1 - ŷ))
+BCEWithLogits   p y softplus(-z) + (1 - y) softplus(z)             (1 - y) σ(z) - p y σ(-z)
+==============  =================================================  =================================
+
+with softplus(z) = log(1 + e^z), and p the weight of the positive class. The base class sums, averages and weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from functools import partial as call
+
+import numpy as np
+
+from matbackprop.layer import Call, Layer
+from matbackprop.layers import Sigmoid, exp, sigmoid
+from matbackprop.loss import Loss, check_finite, check_interval
+from matbackprop.validation import Array, as_array
+from matbackprop.workspace import Empty
+
+__all__ = ["BCE", "MSE", "BCEWithLogits"]
+
+
+class MSE(Loss):
+    """The mean squared error, L = (1/n) Σ (ŷ - y)²; Δ = (2/n) (Ŷ - Y).
+
+    The half-squared error that textbooks draw, E = (y - d)²/2, is ``MSE("sum")`` with ``sample_weight=0.5``.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum"}, default "mean"
+        Over all n elements, N times out.
+
+    Examples
+    --------
+    >>> import matbackprop as mb
+    >>> loss = mb.MSE()
+    >>> loss([[1.0, 2.0]], [[0.0, 4.0]])
+    2.5
+    >>> loss.backward()
+    array([[ 1., -2.]])
+    >>> mb.MSE("sum")([[1.0, 2.0]], [[0.0, 4.0]], sample_weight=0.5)
+    2.5
+    """
+
+    def steps(self, y_pred: Array, y: Array, losses: Array, delta: Array, empty: Empty) -> Iterable[Call]:
+        """ℓ = (ŷ - y)², ∂ℓ/∂ŷ = 2 (ŷ - y)."""
+        yield call(np.subtract, y_pred, y, delta)
+        yield call(np.multiply, delta, delta, losses)
+        yield call(np.add, delta, delta, delta)
+
+    def _key(self) -> Hashable:
+        return (MSE, self.reduction) if type(self) is MSE else super()._key()
+
+
+class BCE(Loss):
+    """The binary cross-entropy of probabilities, ℓ = -y log ŷ - (1 - y) log(1 - ŷ).
+
+    As in torch, both logs are clamped at -100, and the denominator of ∂ℓ/∂ŷ = (ŷ - y) / (ŷ (1 - ŷ)) at 1e-12.
+
+    Where a network ends in `Sigmoid`, `Sequential.backprop` computes value and gradient from the pre-activation Z
+    instead, as `BCEWithLogits` does: the denominator cancels against σ'(z), Δ = (Ŷ - Y)/n, and neither clamps
+    nor rounding near ŷ = 0 or 1 lose anything. Away from saturation the two agree to rounding.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum"}, default "mean"
+        Over all n elements, N times out.
+
+    Raises
+    ------
+    ValueError
+        On a call, if a prediction or target is outside [0, 1].
+
+    Examples
+    --------
+    >>> import matbackprop as mb
+    >>> loss = mb.BCE()
+    >>> round(loss([[0.25]], [[1.0]]), 4)
+    1.3863
+    >>> loss.backward()
+    array([[-4.]])
+    """
+
+    def check_values(self, y_pred: Array | None, y: Array) -> None:
+        """Check that targets, and predictions where they are given, are probabilities."""
+        check_interval(f"{self!r}: y_true", y, "labels are 0 and 1")
+        if y_pred is not None:
+            check_interval(f"{self!r}: y_pred", y_pred, "end the network in Sigmoid, or use BCEWithLogits")
+
+    def through(self, last: Layer) -> Loss | None:
+        """Return BCEWithLogits after a Sigmoid."""
+        return BCEWithLogits(self.reduction) if isinstance(last, Sigmoid) else None
+
+    def steps(self, y_pred: Array, y: Array, losses: Array, delta: Array, empty: Empty) -> Iterable[Call]:
+        """ℓ = -y log ŷ - (1 - y) log(1 - ŷ), ∂ℓ/∂ŷ = (ŷ - y) / (ŷ (1 - ŷ))."""
+        one, rest = np.ones((), y.dtype), empty(y.shape, y.dtype)
+        yield call(np.negative, y_pred, rest)
+        yield call(_clamped_log, np.log1p, rest, rest)  # log(1 - ŷ)
+        yield call(_clamped_log, np.log, y_pred, losses)  # log ŷ
+        yield call(np.subtract, losses, rest, losses)
+        yield call(np.multiply, losses, y, losses)
+        yield call(np.add, losses, rest, losses)  # y log ŷ + (1 - y) log(1 - ŷ)
+        yield call(np.negative, losses, losses)
+
+        yield call(np.subtract, one, y_pred, rest)
+        yield call(np.multiply, y_pred, rest, rest)
+        yield call(np.maximum, rest, np.asarray(1e-12, y.dtype), out=rest)  # ŷ (1 - ŷ)
+        yield call(np.subtract, y_pred, y, delta)
+        yield call(np.divide, delta, rest, delta)
+
+    def _key(self) -> Hashable:
+        return (BCE, self.reduction) if type(self) is BCE else super()._key()
+
+
+class BCEWithLogits(Loss):
+    """The binary cross-entropy of logits z, ℓ = p y softplus(-z) + (1 - y) softplus(z).
+
+    It is BCE after Sigmoid, without the intermediate ŷ = σ(z) that would round to 0 or 1: both terms, and those of
+    ∂ℓ/∂z = (1 - y) σ(z) - p y σ(-z), are positive and accurate in both tails.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum"}, default "mean"
+        Over all n elements, N times out.
+    pos_weight : float or array_like of shape (out,), optional
+        p, the weight of positive targets: their number is, in effect, multiplied by it. 1 by default.
+
+    Raises
+    ------
+    ValueError
+        If `pos_weight` is not positive and finite, or, on a call, a target is outside [0, 1].
+
+    Examples
+    --------
+    >>> import matbackprop as mb
+    >>> loss = mb.BCEWithLogits(pos_weight=3.0)
+    >>> round(loss([[0.0], [0.0]], [[1.0], [0.0]]), 4)
+    1.3863
+    >>> loss.backward()
+    array([[-0.75],
+           [ 0.25]])
+    """
+
+    def __init__(self, reduction: str = "mean", pos_weight: Array | float | None = None) -> None:
+        super().__init__(reduction)
+        self._pos_weight: Array | None = None
+        if pos_weight is not None:
+            weight = np.array(as_array(pos_weight, "BCEWithLogits: pos_weight", np.dtype(np.float64)))
+            check_finite("BCEWithLogits: pos_weight", weight)
+            if not (weight > 0).all():
+                raise ValueError(f"BCEWithLogits: pos_weight must be positive, got {pos_weight!r}")
+            weight.flags.writeable = False
+            self._pos_weight = weight
+
+    @property
+    def pos_weight(self) -> Array | None:
+        """The weight of positive targets, read-only."""
+        return self._pos_weight
+
+    def check_values(self, y_pred: Array | None, y: Array) -> None:
+        """Check that targets are probabilities, and that `pos_weight` fits them."""
+        check_interval(f"{self!r}: y_true", y, "labels are 0 and 1")
+        if self._pos_weight is not None and self._pos_weight.shape not in ((), (1,), y.shape[-1:]):
+            raise ValueError(
+                f"{self!r}: pos_weight must be a number or one an output, shape {y.shape[-1:]}, "
+                f"got shape {self._pos_weight.shape}"
+            )
+
+    def steps(self, y_pred: Array, y: Array, losses: Array, delta: Array, empty: Empty) -> Iterable[Call]:
+        """ℓ = p y softplus(-z) + (1 - y) softplus(z), ∂ℓ/∂z = (1 - y) σ(z) - p y σ(-z)."""
+        z, minus_z, positive, negative, term = y_pred, *(empty(y.shape, y.dtype) for _ in range(4))
+        yield call(np.negative, z, minus_z)
+        yield call(np.subtract, np.ones((), y.dtype), y, negative)  # 1 - y
+        yield call(np.copyto, positive, y)  # p y
+        if self._pos_weight is not None:
+            yield call(np.multiply, positive, self._pos_weight.astype(y.dtype), positive)
+
+        yield from softplus(minus_z, losses, term)
+        yield call(np.multiply, losses, positive, losses)
+        yield from softplus(z, delta, term)
+        yield call(np.multiply, delta, negative, delta)
+        yield call(np.add, losses, delta, losses)
+
+        yield from sigmoid(z, delta)
+        yield call(np.multiply, delta, negative, delta)
+        yield from sigmoid(minus_z, term)
+        yield call(np.multiply, term, positive, term)
+        yield call(np.subtract, delta, term, delta)
+
+    def _key(self) -> Hashable:
+        if type(self) is not BCEWithLogits:
+            return super()._key()
+        weight = self._pos_weight
+        return BCEWithLogits, self.reduction, None if weight is None else (weight.shape, weight.tobytes())
+
+    def __repr__(self) -> str:
+        settings = [] if self.reduction == "mean" else [repr(self.reduction)]
+        if self._pos_weight is not None:
+            settings.append(f"pos_weight={self._pos_weight.tolist()!r}")
+        return f"BCEWithLogits({', '.join(settings)})"
+
+
+def softplus(z: Array, out: Array, scratch: Array) -> Iterable[Call]:
+    """Yield the calls for log(1 + e^z) = max(z, 0) + log(1 + e^-|z|), which neither overflows nor cancels."""
+    if np.iscomplexobj(z):
+        yield call(_complex_softplus, z, out)
+        return
+    yield call(np.copysign, z, np.full((), -1, z.dtype), scratch)
+    yield call(exp, scratch, scratch)
+    yield call(np.log1p, scratch, scratch)
+    yield call(np.maximum, z, np.zeros((), z.dtype), out=out)
+    yield call(np.add, out, scratch, out)
+
+
+def _complex_softplus(z: Array, out: Array) -> None:
+    """The same, continued off the real axis: the real part decides which branch."""
+    right = z.real > 0
+    np.add(np.where(right, z, 0), np.log1p(np.exp(np.where(right, -z, z))), out)
+
+
+def _clamped_log(log: np.ufunc, x: Array, out: Array) -> None:
+    """Write max(log(x), -100) into `out`; a log of zero is no event to warn of."""
+    with np.errstate(divide="ignore"):
+        log(x, out)
+    np.maximum(out, np.asarray(-100, out.dtype), out=out)

@@ -1,0 +1,201 @@
+"""Plans: a model's NumPy calls for one batch size, prepared once, and who may overwrite which buffer.
+
+A step then costs its calls and little else. The contract on buffers, in one place:
+
+1. The caller's arrays (X, Y, weights) are never written to.
+2. Forward, a layer writes over its input only if it is `in_place`, does not keep its input, is not the first, and
+   the layer before does not keep its output. So Z becomes A = tanh Z in place, since Linear keeps only its input.
+3. What a layer keeps (`keeps_input`, `keeps_output`) stays until its own backward has run.
+4. Backward, Δ moves between two buffers. A layer reads it in one and writes ∂L/∂A into the other, or over it if it
+   is `in_place`. Nobody reads a Δ after the layer below has used it.
+5. Scratch belongs to a layer for one pass, and is anybody's afterwards.
+6. Below the lowest layer that has parameters no Δ is needed, so none is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from math import prod
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from matbackprop.layer import Call, Layer
+from matbackprop.loss import Loss, Objective
+from matbackprop.validation import Array
+from matbackprop.workspace import Workspace
+
+__all__ = ["Plans", "PredictPlan", "TrainingPlan"]
+
+P = TypeVar("P")
+
+#: An input of at most this many bytes is copied into the workspace, where prepared calls find it; for a larger one
+#: the first layer's calls are made anew, which costs a few microseconds and no copy.
+COPY_BYTES = 1 << 16
+
+
+class Plans(Generic[P]):
+    """The plans made so far and the workspace that they share.
+
+    Parameters
+    ----------
+    limit : int
+        How many plans are held; beyond it the oldest goes.
+    """
+
+    def __init__(self, limit: int = 32) -> None:
+        self.workspace = Workspace()
+        self.limit = limit
+        self._plans: dict[Hashable, P] = {}
+
+    def get(self, key: Hashable, make: Callable[[Workspace], P]) -> P:
+        """Return the plan of that key, made by ``make(workspace)`` if there is none."""
+        plan = self._plans.get(key)
+        if plan is None:
+            grown = self.workspace.grown
+            plan = make(self.workspace)
+            if self.workspace.grown > grown:
+                self._plans.clear()  # they hold buffers that have been replaced
+            elif len(self._plans) >= self.limit:
+                del self._plans[next(iter(self._plans))]
+            self._plans[key] = plan
+        return plan
+
+
+class TrainingPlan:
+    """Loss and gradients for one batch size: forward, loss, backward.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        In order; a trailing Sigmoid is left out where the loss takes its place.
+    loss : Loss
+    shape : tuple of int
+        (rows, features) of the input.
+    dtype : numpy.dtype
+    weighted : bool
+        Whether there are sample weights.
+    workspace : Workspace
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        loss: Loss,
+        shape: tuple[int, int],
+        dtype: np.dtype[Any],
+        weighted: bool,
+        workspace: Workspace,
+    ) -> None:
+        fused = loss.through(layers[-1]) if len(layers) > 1 else None
+        self.layers = list(layers if fused is None else layers[:-1])
+        self.workspace = workspace
+        self.outputs = self._place_outputs(*shape, dtype)
+        self.forward: list[Call] = []
+        for below, layer, output in zip(self.outputs, self.layers[1:], self.outputs[1:], strict=False):
+            self.forward += layer.forward_steps(below, output, workspace.scratch("scratch"))
+
+        prediction = self.outputs[-1]
+        self.y = workspace.take("y", prediction.shape, dtype)
+        self.weight = workspace.take("weight", prediction.shape, dtype) if weighted else None
+        delta = workspace.take(("delta", 0), prediction.shape, dtype)
+        scratch = workspace.scratch("scratch")
+        self.objective = Objective(fused or loss, prediction, self.y, self.weight, delta, scratch, stated=loss)
+
+        self.backward: list[Call] = []
+        self.lowest = next((i for i, layer in enumerate(self.layers) if layer.has_parameters()), len(self.layers))
+        self.first_delta = self._prepare_backward(delta)
+        self.x_shape = shape
+        self.x = workspace.take("x", shape, dtype) if prod(shape) * dtype.itemsize <= COPY_BYTES else None
+        self.first = None if self.x is None else self._bind(self.x)
+
+    def _place_outputs(self, rows: int, width: int, dtype: np.dtype[Any]) -> list[Array]:
+        """Return the array that each layer writes to (rule 2)."""
+        outputs: list[Array] = []
+        name, before = 0, None
+        for layer in self.layers:
+            width = layer.output_width(width)
+            if before is None or not layer.in_place or layer.keeps_input or before.keeps_output:
+                name += 1
+            outputs.append(self.workspace.take(("activation", name), (rows, width), dtype))
+            before = layer
+        return outputs
+
+    def _prepare_backward(self, delta: Array) -> Array:
+        """Prepare the backward calls of all layers but the first, and return the Δ that reaches that (rules 4 and 6)."""
+        spare = 1
+        for index in range(len(self.layers) - 1, max(self.lowest - 1, 0), -1):
+            layer, x, y = self.layers[index], self.outputs[index - 1], self.outputs[index]
+            if index == self.lowest:
+                out = None
+            elif layer.in_place:
+                out = delta
+            else:
+                out, spare = self.workspace.take(("delta", spare), x.shape, x.dtype), 1 - spare
+            self.backward += layer.backward_steps(x, y, delta, out, self.workspace.scratch("scratch"))
+            delta = delta if out is None else out
+        return delta
+
+    def _bind(self, x: Array) -> tuple[list[Call], list[Call]]:
+        """Return the first layer's calls for the input `x`: forward, and backward if it has parameters."""
+        layer, output, delta = self.layers[0], self.outputs[0], self.first_delta
+        forward = list(layer.forward_steps(x, output, self.workspace.scratch("scratch")))
+        if self.lowest > 0:
+            return forward, []
+        return forward, list(layer.backward_steps(x, output, delta, None, self.workspace.scratch("scratch")))
+
+    def run(self, x: Array, y: Array, weight: Array | None) -> float:
+        """Fill the gradients and return the loss."""
+        np.copyto(self.y, y)
+        if weight is not None:
+            np.copyto(self.weight, weight)  # type: ignore[arg-type]
+        if self.first is not None:
+            np.copyto(self.x, x)  # type: ignore[arg-type]
+            first_forward, first_backward = self.first
+        else:
+            first_forward, first_backward = self._bind(self._contiguous(x))
+        for call in first_forward:
+            call()
+        for call in self.forward:
+            call()
+        value = self.objective.run()
+        for call in self.backward:
+            call()
+        for call in first_backward:
+            call()
+        return value
+
+    def _contiguous(self, x: Array) -> Array:
+        """Return `x`, or a copy in the workspace if its rows do not lie one after the other, as BLAS wants them."""
+        if x.flags.c_contiguous:
+            return x
+        buffer = self.workspace.take("x", self.x_shape, x.dtype)
+        np.copyto(buffer, x)
+        return buffer
+
+
+class PredictPlan:
+    """The output alone, for one block of rows: activations move between two buffers, and nothing is kept."""
+
+    def __init__(
+        self, layers: Sequence[Layer], shape: tuple[int, int], dtype: np.dtype[Any], workspace: Workspace
+    ) -> None:
+        rows, width = shape
+        self.x = workspace.take("x", shape, dtype)
+        self.calls: list[Call] = []
+        below, name = self.x, 0
+        for layer in layers:
+            width = layer.output_width(width)
+            output = below
+            if below is self.x or not layer.in_place:
+                output, name = workspace.take(("activation", name), (rows, width), dtype), 1 - name
+            self.calls += layer.predict_steps(below, output, workspace.scratch("scratch"))
+            below = output
+        self.output = below
+
+    def run(self, x: Array, out: Array) -> None:
+        """Write the output for the rows `x` into `out`."""
+        np.copyto(self.x, x)
+        for call in self.calls:
+            call()
+        np.copyto(out, self.output)
