@@ -7,15 +7,14 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import partial
-from math import prod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from matbackprop.validation import DTYPES, Array, as_array, as_out, check_features
-from matbackprop.workspace import Empty, Workspace
+from matbackprop.validation import DTYPES, Array, as_array
+from matbackprop.workspace import Empty
 
-__all__ = ["Call", "Gradient", "Layer", "Parameter", "SteppedLayer", "run"]
+__all__ = ["Call", "Gradient", "Layer", "Parameter", "natural_dtype", "run"]
 
 #: One NumPy call with its arrays, ready to be made: ``partial(np.tanh, z, a)``.
 Call = partial[Any]
@@ -149,14 +148,15 @@ class Layer(ABC):
 
     _parameters: dict[str, Array]
     _gradients: dict[str, Array]
+    _absent: set[str]  # parameters that were declared, and set to None
+    _owner: weakref.ref[Layer] | None  # the model
+    _place: str  # in the model, for messages: "layer 0, "
 
-    def __new__(cls, *args: object, **kwargs: object) -> Layer:
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
         """Set up the parameter store, so that a subclass need not call ``super().__init__()``."""
         self = super().__new__(cls)
-        self._parameters, self._gradients = {}, {}
-        self._absent: set[str] = set()
-        self._owner: weakref.ref[Layer] | None = None
-        self._place = ""
+        self._parameters, self._gradients, self._absent = {}, {}, set()
+        self._owner, self._place = None, ""
         return self
 
     @abstractmethod
@@ -185,9 +185,7 @@ class Layer(ABC):
         """Yield the calls that compute the output of `x` into `out`, for a training pass."""
         yield partial(_into, self.forward, x, out, self, "forward")
 
-    def backward_steps(
-        self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty
-    ) -> Iterable[Call]:
+    def backward_steps(self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty) -> Iterable[Call]:
         """Yield the calls that compute the gradients and, unless `out` is None, ∂L/∂x into `out`.
 
         `x` and `y` are the forward pass's input and output, of which only what the layer keeps is still valid.
@@ -220,7 +218,7 @@ class Layer(ABC):
         """Return whether there is anything to train in the layer or below it."""
         return any(layer._parameters for _, layer in self.walk())
 
-    def replica(self) -> Layer:
+    def replica(self) -> Self:
         """Return a twin that shares this layer's parameters and gradients and has caches of its own."""
         twin = copy.copy(self)
         for name, child in self.children():
@@ -237,7 +235,7 @@ class Layer(ABC):
         """The layer as error messages name it: its place in the model, if any, and its repr."""
         return f"{self._place}{self!r}"
 
-    def copy(self) -> Layer:
+    def copy(self) -> Self:
         """Return an independent copy, with parameters of its own and part of no model."""
         return copy.deepcopy(self)
 
@@ -264,140 +262,3 @@ def _into(method: Any, value: Array, out: Array | None, layer: Layer, what: str)
 def _predict_apart(layer: Layer, x: Array, out: Array) -> None:
     """Run a user's forward on a replica: what it caches stays off the layer, in whichever thread."""
     _into(layer.replica().forward, x, out, layer, "forward")
-
-
-class _Kept(NamedTuple):
-    """What a forward pass leaves for the backward pass, by reference."""
-
-    x: Array | None  # (rows, in), where the layer keeps its input
-    y: Array | None  # (rows, out), where it keeps its output
-    shape: tuple[int, ...]  # of the input as it came
-    out_shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
-class SteppedLayer(Layer):
-    """A layer whose passes are short lists of NumPy calls: the base of the library's own layers.
-
-    A subclass writes `forward_steps` and `backward_steps`. `forward` and `backward` check what comes, run the same
-    calls on fresh arrays, and keep what the backward pass needs; a `Sequential` prepares the calls once for its
-    workspace's arrays and then only makes them.
-    """
-
-    _kept: _Kept | None
-    _workspace: Workspace
-
-    def __new__(cls, *args: object, **kwargs: object) -> SteppedLayer:
-        """Start with nothing kept."""
-        self = super().__new__(cls, *args, **kwargs)
-        self._kept = None
-        self._workspace = Workspace()
-        return self
-
-    @abstractmethod
-    def forward_steps(self, x: Array, out: Array, empty: Empty) -> Iterable[Call]: ...
-
-    @abstractmethod
-    def backward_steps(
-        self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty
-    ) -> Iterable[Call]: ...
-
-    def predict_steps(self, x: Array, out: Array, empty: Empty) -> Iterable[Call]:
-        """Yield the calls of `forward_steps`, which cache nothing."""
-        return self.forward_steps(x, out, empty)
-
-    def forward(self, x: Array, out: Array | None = None) -> Array:
-        """Return the layer's output for `x`, and keep what `backward` needs, by reference.
-
-        Parameters
-        ----------
-        x : array_like, shape (..., in)
-            One example a row; one example alone, (in,), or more leading dimensions are taken too. Do not change it
-            between this call and `backward`.
-        out : numpy.ndarray, shape (..., out), optional
-            Where to write the result: of its exact shape and dtype.
-
-        Returns
-        -------
-        numpy.ndarray, shape (..., out)
-            `out`, or a fresh array.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If `x` or `out` does not fit, with what was expected and what came.
-        """
-        self._kept = None
-        dtype = next((p.dtype for p in self._parameters.values()), None) or natural_dtype(x)
-        x = as_array(x, f"{self.label}: x", dtype)
-        check_features(self.label, x.shape, self.in_features)
-        shape = (*x.shape[:-1], self.output_width(x.shape[-1]))
-        y = np.empty(shape, dtype) if out is None else as_out(out, self.label, shape, dtype)
-
-        rows = _as_rows(x)
-        target, copy_back = self._target(y, () if self.in_place else (rows,))
-        run(self.forward_steps(rows, target, self._workspace.scratch("forward")))
-        if copy_back:
-            y[...] = target.reshape(shape)
-        self._kept = _Kept(
-            rows if self.keeps_input else None, target if self.keeps_output else None, x.shape, shape, dtype
-        )
-        return y
-
-    def backward(self, delta: Array, out: Array | None = None) -> Array:
-        """Return ∂L/∂x from ``delta = ∂L/∂y``, and replace the gradients of the layer's parameters.
-
-        Parameters
-        ----------
-        delta : array_like, shape (..., out)
-            The upstream gradient, of the shape that `forward` returned. It is not modified, unless it is `out`.
-        out : numpy.ndarray, shape (..., in), optional
-            Where to write the result: of its exact shape and dtype.
-
-        Returns
-        -------
-        numpy.ndarray, shape (..., in)
-            `out`, or a fresh array.
-
-        Raises
-        ------
-        RuntimeError
-            If no successful `forward` came before.
-        TypeError, ValueError
-            If `delta` or `out` does not fit.
-        """
-        kept = self._kept
-        if kept is None:
-            raise RuntimeError(f"{self.label}: backward before forward; call forward(x) first (the last one may have failed)")
-        delta = as_array(delta, f"{self.label}: delta", kept.dtype)
-        if delta.shape != kept.out_shape:
-            raise ValueError(
-                f"{self.label}: delta must have the shape of the output, {kept.out_shape}, got {delta.shape}"
-            )
-        dx = np.empty(kept.shape, kept.dtype) if out is None else as_out(out, self.label, kept.shape, kept.dtype)
-
-        rows = _as_rows(delta)
-        busy = [array for array in (kept.x, kept.y, None if self.in_place else rows) if array is not None]
-        target, copy_back = self._target(dx, busy)
-        run(self.backward_steps(kept.x, kept.y, rows, target, self._workspace.scratch("backward")))  # type: ignore[arg-type]
-        if copy_back:
-            dx[...] = target.reshape(kept.shape)
-        return dx
-
-    @staticmethod
-    def _target(result: Array, busy: Iterable[Array]) -> tuple[Array, bool]:
-        """Return the rows to compute into, and whether they are to be copied to `result` afterwards.
-
-        Products need C order, and none may write over an array that it still reads.
-        """
-        if result.flags.c_contiguous and not any(np.may_share_memory(result, array) for array in busy):
-            return _as_rows(result), False
-        return np.empty((prod(result.shape[:-1]), result.shape[-1]), result.dtype), True
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_kept": None, "_workspace": Workspace()}
-
-
-def _as_rows(array: Array) -> Array:
-    """View (..., features) as (rows, features)."""
-    return array if array.ndim == 2 else array.reshape(prod(array.shape[:-1]), array.shape[-1])

@@ -2,7 +2,8 @@
 
 Rows are examples. A layer maps its input A(l-1), shape (N, in), to its output, shape (N, out); backward it turns
 Δ = ∂L/∂output into the gradients of its parameters and into ∂L/∂input. Each pass is written as the NumPy calls that
-make it up: ``call(function, inputs..., out)``.
+make it up: ``call(function, inputs..., out)``. The products are np.dot's: it needs half the time of np.matmul on small
+arrays, and a fifth where an inner dimension is 1.
 
 ==================  =======================  =============================================
 layer               forward                  backward
@@ -25,20 +26,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from matbackprop.initializers import RULES, Initializer, torch_default
-from matbackprop.layer import Call, Gradient, Parameter, SteppedLayer
-from matbackprop.validation import Array, as_dtype, as_rng, as_size, describe
+from matbackprop.layer import Call, Gradient, Parameter
+from matbackprop.stepped import SteppedLayer
+from matbackprop.validation import Array, as_dtype, as_flag, as_rng, as_size, describe
 from matbackprop.workspace import Empty
 
-__all__ = ["Linear", "ReLU", "Sigmoid", "Tanh", "exp", "product", "sigmoid"]
-
-
-def product(a: Array, b: Array, out: Array) -> Call:
-    """Return the call for the matrix product ``out = a @ b``.
-
-    A product over an inner dimension of 1 is an outer product: a broadcast multiply, which BLAS does several times
-    slower.
-    """
-    return call(np.multiply if a.shape[1] == 1 else np.dot, a, b, out)
+__all__ = ["Linear", "ReLU", "Sigmoid", "Tanh", "exp", "ones", "sigmoid"]
 
 
 @lru_cache(maxsize=4)
@@ -130,11 +123,9 @@ class Linear(SteppedLayer):
     ) -> None:
         self.in_features: int = as_size(in_features, "Linear: in_features")
         self.out_features = as_size(out_features, "Linear: out_features")
-        if not isinstance(bias, (bool, np.bool_)):
-            raise TypeError(f"Linear: bias is True or False, got {describe(bias)}; assign values to .bias afterwards")
-        if not (weight_init is None or callable(weight_init) or (isinstance(weight_init, str) and weight_init in RULES)):
-            raise ValueError(f"Linear: weight_init is one of {sorted(RULES)} or a callable, got {describe(weight_init)}")
-        self.has_bias = bool(bias)
+        if not (weight_init is None or callable(weight_init) or weight_init in list(RULES)):
+            raise ValueError(f"Linear: weight_init: expected one of {list(RULES)} or a callable, got {weight_init!r}")
+        self.has_bias = as_flag(bias, "Linear: bias", "assign values to .bias afterwards")
         self.weight_init = weight_init
         self.requested_dtype = None if dtype is None else as_dtype(dtype, "Linear: dtype")
         self._rng = None if rng is None else as_rng(rng, "Linear: rng")
@@ -161,19 +152,17 @@ class Linear(SteppedLayer):
 
     def forward_steps(self, x: Array, out: Array, empty: Empty) -> Iterable[Call]:
         """Z = A Wᵀ + 1 bᵀ."""
-        yield product(x, self.weight.T, out)  # (N, in) (in, out)
+        yield call(np.dot, x, self.weight.T, out)  # (N, in) (in, out)
         if self.has_bias:
             yield call(np.add, out, self.bias, out)
 
-    def backward_steps(
-        self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty
-    ) -> Iterable[Call]:
+    def backward_steps(self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty) -> Iterable[Call]:
         """∂L/∂W = Δᵀ A, ∂L/∂b = Δᵀ 1, ∂L/∂A = Δ W."""
-        yield product(delta.T, x, self.weight_grad)  # (out, N) (N, in)
+        yield call(np.dot, delta.T, x, self.weight_grad)  # (out, N) (N, in)
         if self.has_bias:
-            yield product(ones(len(delta), delta.dtype), delta, self.bias_grad[None])  # (1, N) (N, out)
+            yield call(np.dot, ones(len(delta), delta.dtype), delta, self.bias_grad[None])  # (1, N) (N, out)
         if out is not None:
-            yield product(delta, self.weight, out)  # (N, out) (out, in)
+            yield call(np.dot, delta, self.weight, out)  # (N, out) (out, in)
 
     def __repr__(self) -> str:
         rule = f", weight_init={self.weight_init!r}" if isinstance(self.weight_init, str) else ""
@@ -212,9 +201,7 @@ class Tanh(Activation):
         """A = tanh Z."""
         yield call(np.tanh, x, out)
 
-    def backward_steps(
-        self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty
-    ) -> Iterable[Call]:
+    def backward_steps(self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty) -> Iterable[Call]:
         """∂L/∂Z = Δ ⊙ (1 - A) ⊙ (1 + A)."""
         if out is None:
             return
@@ -253,9 +240,7 @@ class ReLU(Activation):
         else:
             yield call(np.maximum, x, zero, out=out)
 
-    def backward_steps(
-        self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty
-    ) -> Iterable[Call]:
+    def backward_steps(self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty) -> Iterable[Call]:
         """∂L/∂Z = Δ ⊙ [A > 0]."""
         if out is None:
             return
@@ -287,9 +272,7 @@ class Sigmoid(Activation):
         """A = 1 / (1 + e^-Z)."""
         return sigmoid(x, out)
 
-    def backward_steps(
-        self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty
-    ) -> Iterable[Call]:
+    def backward_steps(self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty) -> Iterable[Call]:
         """∂L/∂Z = Δ ⊙ A ⊙ (1 - A)."""
         if out is None:
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import cmath
-from abc import ABC
 from collections.abc import Hashable, Iterable
 from functools import partial
 from typing import Any
@@ -11,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from matbackprop.layer import Call, Layer, natural_dtype, run
-from matbackprop.validation import Array, as_array, as_out, describe
+from matbackprop.validation import Array, as_array, as_out, check_finite, describe
 from matbackprop.workspace import Empty
 
-__all__ = ["Loss", "Objective"]
+__all__ = ["Loss", "Objective", "as_weight", "check_loss", "check_same_shape"]
 
 
-class Loss(ABC):
+class Loss:
     """A scalar that says how far a batch of predictions is from its targets: the base class of every loss.
 
     L = (1/n) Σ w ⊙ ℓ(Ŷ, Y) over all n elements, or the sum alone; ``Δ = ∂L/∂Ŷ = (w/n) ⊙ ∂ℓ/∂Ŷ``. A loss of your own
@@ -58,25 +57,27 @@ class Loss(ABC):
 
     def elementwise(self, y_pred: Array, y_true: Array) -> tuple[Array, Array]:
         """Return every element's loss ℓ and its derivative ∂ℓ/∂ŷ, both of the shape of `y_pred`."""
-        raise TypeError(f"{type(self).__name__} must define elementwise(y_pred, y_true), returning (losses, derivatives)")
+        raise TypeError(f"{type(self).__name__} must define elementwise(y_pred, y_true) -> (losses, derivatives)")
 
     def steps(self, y_pred: Array, y: Array, losses: Array, delta: Array, empty: Empty) -> Iterable[Call]:
         """Yield the calls that compute ℓ into `losses` and ∂ℓ/∂ŷ into `delta`; by default they make `elementwise`."""
         yield partial(self._elementwise_into, y_pred, y, losses, delta)
 
     def _elementwise_into(self, y_pred: Array, y: Array, losses: Array, delta: Array) -> None:
-        for result, target, what in zip(self.elementwise(y_pred, y), (losses, delta), ("losses", "derivatives"), strict=True):
-            if np.shape(result) != target.shape:
-                raise ValueError(
-                    f"{self!r}: elementwise must return {what} of shape {target.shape}, got shape {np.shape(result)}"
-                )
+        results: Any = self.elementwise(y_pred, y)  # a user's: anything may come
+        shapes = [np.shape(result) for result in results] if isinstance(results, tuple) else describe(results)
+        if shapes != [y.shape, y.shape]:
+            raise ValueError(
+                f"{self!r}: elementwise must return (losses, derivatives), both of shape {y.shape}, got {shapes}"
+            )
+        for result, target in zip(results, (losses, delta), strict=True):
             np.copyto(target, result, casting="same_kind")
 
     def check_values(self, y_pred: Array | None, y: Array) -> None:
         """Raise a ValueError if a prediction or target is outside the loss's domain. By default there is no limit."""
 
     def through(self, last: Layer) -> Loss | None:
-        """Return the loss that is this one after the layer `last`, as a function of that layer's input, if there is one."""
+        """Return this loss after the layer `last` as one loss of that layer's input, if there is such a one."""
         return None
 
     def __call__(self, y_pred: Array, y_true: Array, sample_weight: Array | float | None = None) -> float:
@@ -177,7 +178,7 @@ class Objective:
         self.count = y.size if loss.reduction == "mean" else 1
         self.calls = list(loss.steps(y_pred, y, losses, delta, empty))
         if weight is not None:
-            self.calls += [partial(np.multiply, losses, weight, losses), partial(np.multiply, delta, weight, delta)]
+            self.calls += [partial(np.multiply, array, weight, array) for array in (losses, delta)]
         if self.count > 1:
             self.calls.append(partial(np.multiply, delta, np.asarray(1 / self.count, y.dtype), delta))
         self.calls.append(partial(np.add.reduce, losses.reshape(-1), 0, None, self.total))
@@ -188,8 +189,8 @@ class Objective:
         Raises
         ------
         ValueError
-            If a value is outside the loss's domain, or the loss is not finite because a target or weight is not. (That a prediction is not is the model's
-            affair: the value says it.)
+            If a value is outside the loss's domain, or the loss is not finite because a target or weight is not.
+            (That a prediction is not is the model's affair: the value says it.)
         """
         self.stated.check_values(self.y_pred, self.y)
         run(self.calls)
@@ -201,6 +202,14 @@ class Objective:
             if self.weight is not None:
                 check_finite(f"{self.stated!r}: sample_weight", self.weight)
         return total / self.count
+
+
+def check_loss(loss: object) -> None:
+    """Raise a TypeError unless this is a loss."""
+    if not isinstance(loss, Loss):
+        made = isinstance(loss, type) and issubclass(loss, Loss)
+        hint = f"; make one with {loss.__name__}()" if made else ""  # type: ignore[attr-defined]
+        raise TypeError(f"loss: expected a Loss such as mb.MSE(), got {describe(loss)}{hint}")
 
 
 def check_same_shape(who: str, y_pred: tuple[int, ...], y_true: tuple[int, ...]) -> None:
@@ -230,20 +239,6 @@ def as_weight(weight: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> A
         return np.broadcast_to(array, shape)
     except ValueError:
         hint = "; one weight a row is sample_weight[:, None]" if array.shape == shape[:1] else ""
-        raise ValueError(f"sample_weight: expected something that broadcasts to {shape}, got shape {array.shape}{hint}") from None
-
-
-def check_finite(name: str, values: Array) -> None:
-    """Raise a ValueError that names the first NaN or infinity, if there is one."""
-    bad = ~np.isfinite(values)
-    if bad.any():
-        where = tuple(map(int, np.argwhere(bad)[0]))
-        raise ValueError(f"{name}: expected finite numbers, got {values[where]} at {where}; drop or fill such rows")
-
-
-def check_interval(name: str, values: Array, fix: str) -> None:
-    """Raise a ValueError that names the first value outside [0, 1], NaN included, if there is one."""
-    values = values.real
-    if values.size and not (np.minimum.reduce(values, None) >= 0 and np.maximum.reduce(values, None) <= 1):
-        where = tuple(map(int, np.argwhere(~((values >= 0) & (values <= 1)))[0]))
-        raise ValueError(f"{name}: expected values in [0, 1], got {values[where]} at {where}; {fix}")
+        raise ValueError(
+            f"sample_weight: expected something that broadcasts to {shape}, got shape {array.shape}{hint}"
+        ) from None

@@ -20,8 +20,8 @@ import numpy as np
 
 from matbackprop.layer import Call, Layer
 from matbackprop.layers import Sigmoid, exp, sigmoid
-from matbackprop.loss import Loss, check_finite, check_interval
-from matbackprop.validation import Array, as_array
+from matbackprop.loss import Loss
+from matbackprop.validation import Array, as_array, check_finite, check_interval
 from matbackprop.workspace import Empty
 
 __all__ = ["BCE", "MSE", "BCEWithLogits"]

@@ -9,9 +9,21 @@ import operator
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-__all__ = ["Array", "as_array", "as_dtype", "as_out", "as_rng", "as_size", "check_features", "describe"]
+__all__ = [
+    "DTYPES",
+    "Array",
+    "as_array",
+    "as_dtype",
+    "as_flag",
+    "as_out",
+    "as_rng",
+    "as_size",
+    "check_features",
+    "check_finite",
+    "check_interval",
+    "describe",
+]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -143,7 +155,20 @@ def as_size(value: object, name: str) -> int:
     return size
 
 
-def as_dtype(dtype: DTypeLike, name: str = "dtype") -> np.dtype[Any]:
+def as_flag(value: object, name: str, fix: str) -> bool:
+    """Return `value` if it is True or False.
+
+    Raises
+    ------
+    TypeError
+        If it is anything else.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {describe(value)}; {fix}")
+    return bool(value)
+
+
+def as_dtype(dtype: object, name: str = "dtype") -> np.dtype[Any]:
     """Return `dtype` as one of the types that a model can have: `DTYPES`.
 
     Raises
@@ -152,7 +177,7 @@ def as_dtype(dtype: DTypeLike, name: str = "dtype") -> np.dtype[Any]:
         For every other type.
     """
     try:
-        result = np.dtype(dtype)
+        result: np.dtype[Any] | None = np.dtype(dtype)  # type: ignore[call-overload]
     except TypeError:
         result = None
     if dtype is None or result not in DTYPES:
@@ -195,3 +220,19 @@ def check_features(who: str, shape: tuple[int, ...], width: int | None) -> None:
     elif len(shape) == 1 and width == 1:
         hint = "; a column of examples is x[:, None]"
     raise ValueError(f"{who}: expected inputs of {width} features, shape (N, {width}), got shape {shape}{hint}")
+
+
+def check_finite(name: str, values: Array) -> None:
+    """Raise a ValueError that names the first NaN or infinity, if there is one."""
+    bad = ~np.isfinite(values)
+    if bad.any():
+        where = tuple(map(int, np.argwhere(bad)[0]))
+        raise ValueError(f"{name}: expected finite numbers, got {values[where]} at {where}; drop or fill such rows")
+
+
+def check_interval(name: str, values: Array, fix: str) -> None:
+    """Raise a ValueError that names the first value outside [0, 1], NaN included, if there is one."""
+    values = values.real
+    if values.size and not (np.minimum.reduce(values, None) >= 0 and np.maximum.reduce(values, None) <= 1):
+        where = tuple(map(int, np.argwhere(~((values >= 0) & (values <= 1)))[0]))
+        raise ValueError(f"{name}: expected values in [0, 1], got {values[where]} at {where}; {fix}")

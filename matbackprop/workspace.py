@@ -20,7 +20,8 @@ __all__ = ["Empty", "Workspace"]
 class Empty(Protocol):
     """Something that makes an uninitialised array, as ``numpy.empty`` does."""
 
-    def __call__(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array: ...
+    def __call__(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """Make it."""
 
 
 class Workspace:
@@ -32,6 +33,7 @@ class Workspace:
 
     Examples
     --------
+    >>> from matbackprop.workspace import Workspace
     >>> workspace = Workspace()
     >>> full = workspace.take("activation", (64, 3), np.float64)
     >>> last = workspace.take("activation", (10, 3), np.float64)

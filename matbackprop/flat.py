@@ -1,0 +1,127 @@
+"""One flat vector for all parameters of a model, and one for all gradients: how layers come to share them."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from matbackprop.layer import Layer
+from matbackprop.validation import Array, describe
+
+__all__ = ["check_chain", "common_dtype", "draw", "flatten", "named_parameters", "size"]
+
+
+def named_parameters(layer: Layer) -> dict[str, Array]:
+    """Return every parameter in and below the layer, in order, under torch's names: "0.weight", "0.bias", ..."""
+    return {prefix + name: array for prefix, part in layer.walk() for name, array in part._parameters.items()}
+
+
+def size(layer: Layer) -> int:
+    """Return the number of parameters in and below the layer."""
+    return sum(array.size for array in named_parameters(layer).values())
+
+
+def check_chain(layers: Sequence[Any]) -> None:
+    """Check that these are layers, each free and standing once, and that each takes what the one before gives.
+
+    Raises
+    ------
+    TypeError
+        If something is not a layer.
+    ValueError
+        If there is none, one appears twice or is part of another model, or the widths do not fit.
+    """
+    if not layers:
+        raise ValueError("Sequential: expected at least one layer, got none")
+    for index, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            hint = ""
+            if isinstance(layer, type) and issubclass(layer, Layer):
+                hint = f"; make one with {layer.__name__}(...)"
+            elif isinstance(layer, (list, tuple)):
+                hint = "; unpack it with Sequential(*layers)"
+            raise TypeError(f"Sequential: layer {index} must be a Layer, got {describe(layer)}{hint}")
+    _check_unowned(layers)
+    _check_widths(layers)
+
+
+def _check_unowned(layers: Sequence[Layer]) -> None:
+    seen: dict[int, str] = {}
+    for index, outer in enumerate(layers):
+        for prefix, layer in outer.walk(f"{index}."):
+            name = f"layer {prefix[:-1]}"
+            if id(layer) in seen:
+                raise ValueError(
+                    f"Sequential: {name}, {layer!r}, is {seen[id(layer)]} again; a layer holds its own gradients and "
+                    "can appear once. Use layer.copy()"
+                )
+            if layer.owner is not None and id(layer.owner) not in seen:
+                raise ValueError(
+                    f"Sequential: {name}, {layer!r}, is part of another model already, which owns its parameters. "
+                    "Use layer.copy()"
+                )
+            seen[id(layer)] = name
+
+
+def _check_widths(layers: Sequence[Layer]) -> None:
+    width: int | None = None
+    for index, layer in enumerate(layers):
+        wanted = layer.in_features
+        if width is not None and wanted is not None and wanted != width:
+            raise ValueError(
+                f"Sequential: layer {index}, {layer!r}, takes {wanted} features, but layer {index - 1}, "
+                f"{layers[index - 1]!r}, gives {width}"
+            )
+        width = wanted if width is None else width
+        width = None if width is None else layer.output_width(width)
+
+
+def common_dtype(requests: set[np.dtype[Any] | None]) -> np.dtype[Any]:
+    """Return the one type that was asked for, or float64.
+
+    Raises
+    ------
+    TypeError
+        If two types were asked for.
+    """
+    wanted = [dtype for dtype in requests if dtype is not None] or [np.dtype(np.float64)]
+    if len(wanted) > 1:
+        asked = " and ".join(sorted(dtype.name for dtype in wanted))
+        raise TypeError(
+            f"Sequential: a model has one dtype, but {asked} were asked for; give the dtype to the Sequential alone"
+        )
+    return wanted[0]
+
+
+def draw(leaves: Sequence[Layer], rng: np.random.Generator) -> None:
+    """Draw the weights that were not yet drawn, each by the rule that suits the activation after it."""
+    for index, layer in enumerate(leaves):
+        rules = (after.preferred_init for after in leaves[index + 1 :])
+        rule = next((rule for rule in rules if rule is not None), None)
+        for _, part in layer.walk():
+            part.initialize(rule, rng)
+
+
+def flatten(model: Layer, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """Move all parameters and gradients of the model into two vectors of this type, and return them.
+
+    The layers' arrays become views into the vectors, and the layers part of the model.
+    """
+    count = size(model)
+    parameters, gradients = np.empty(count, dtype), np.zeros(count, dtype)
+    start = 0
+    for prefix, layer in model.walk():
+        for name, array in layer._parameters.items():
+            stop = start + array.size
+            for store, vector in ((layer._parameters, parameters), (layer._gradients, gradients)):
+                view = vector[start:stop].reshape(array.shape)
+                view[...] = store[name]
+                store[name] = view
+            start = stop
+        if layer is not model:
+            layer._owner, layer._place = weakref.ref(model), f"layer {prefix[:-1]}, "
+            layer.requested_dtype = None
+    return parameters, gradients
