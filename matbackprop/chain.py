@@ -136,6 +136,9 @@ class Chain(Layer):
         part._attach(self._dtype, self._flat_parameters[start:stop], self._flat_gradients[start:stop])
         return part
 
+    def follow(self, other: Layer) -> None:
+        """Do nothing: the layers follow each for itself."""
+
     def replica(self) -> Self:
         """Return a twin that shares parameters and gradients and whose layers have caches of their own."""
         return self._share([layer.replica() for layer in self._layers], 0, self._flat_parameters.size)

@@ -11,7 +11,7 @@ import numpy as np
 from matbackprop.layer import Layer
 from matbackprop.validation import Array, describe
 
-__all__ = ["check_chain", "common_dtype", "draw", "flatten", "named_parameters", "size"]
+__all__ = ["check_chain", "common_dtype", "draw", "flatten", "named_parameters", "own_gradients", "size"]
 
 
 def named_parameters(layer: Layer) -> dict[str, Array]:
@@ -125,3 +125,18 @@ def flatten(model: Layer, dtype: np.dtype[Any]) -> tuple[Array, Array]:
             layer._owner, layer._place = weakref.ref(model), f"layer {prefix[:-1]}, "
             layer.requested_dtype = None
     return parameters, gradients
+
+
+def own_gradients(model: Layer, dtype: np.dtype[Any]) -> Array:
+    """Give the model's layers gradients of their own, and return the vector of which they are views.
+
+    For a replica: it shares its parameters with the model, and now no longer its gradients.
+    """
+    gradients, start = np.zeros(size(model), dtype), 0
+    for _, layer in model.walk():
+        own = {}
+        for name, array in layer._parameters.items():
+            own[name] = gradients[start : start + array.size].reshape(array.shape)
+            start += array.size
+        layer._gradients = own
+    return gradients

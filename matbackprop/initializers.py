@@ -16,7 +16,7 @@ from matbackprop.validation import Array
 
 __all__ = ["RULES", "Initializer", "glorot", "he", "torch_default"]
 
-Initializer = Callable[[tuple[int, int], np.random.Generator], Array]
+Initializer = Callable[[tuple[int, int], "np.random.Generator"], Array]  # quoted: it is loaded when first used
 
 
 def glorot(shape: tuple[int, int], rng: np.random.Generator) -> Array:

@@ -111,6 +111,9 @@ class Layer(ABC):
     keeps_input, keeps_output : bool
         What `backward` reads of the forward pass; nobody may overwrite it in between. True by default, which is
         always safe.
+    rowwise : bool
+        Whether each row of the output depends on its own row of the input alone, so that a model may cut a batch into
+        blocks and share them among threads. False by default, which is always safe.
     in_place : bool
         Whether `forward` may be given its own input as `out`, and `backward` its own `delta`. False by default.
 
@@ -143,6 +146,7 @@ class Layer(ABC):
     keeps_input: ClassVar[bool] = True
     keeps_output: ClassVar[bool] = True
     in_place: ClassVar[bool] = False
+    rowwise: ClassVar[bool] = False
     #: The name of the rule that suits a Linear just before this layer (see `matbackprop.initializers.RULES`).
     preferred_init: ClassVar[str | None] = None
 
@@ -224,6 +228,13 @@ class Layer(ABC):
         for name, child in self.children():
             setattr(twin, name, child.replica())
         return twin
+
+    def follow(self, other: Layer) -> None:
+        """Take over the settings of `other`, of which this is a replica: all but its layers and parameters."""
+        kept = ("_parameters", "_gradients", "_owner", "_place")
+        for name, value in vars(other).items():
+            if name not in kept and not isinstance(value, Layer):
+                setattr(self, name, value)
 
     @property
     def owner(self) -> Layer | None:

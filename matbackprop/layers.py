@@ -105,6 +105,7 @@ class Linear(SteppedLayer):
     """
 
     keeps_output: ClassVar[bool] = False
+    rowwise: ClassVar[bool] = True
 
     weight = Parameter()
     bias = Parameter()
@@ -176,6 +177,7 @@ class Activation(SteppedLayer):
 
     keeps_input: ClassVar[bool] = False
     in_place: ClassVar[bool] = True
+    rowwise: ClassVar[bool] = True
 
 
 class Tanh(Activation):

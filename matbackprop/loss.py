@@ -159,6 +159,8 @@ class Objective:
         Where buffers come from.
     stated : Loss, optional
         The loss that the caller named, where `loss` is that one fused with the last layer.
+    count : int, optional
+        The number of elements that a mean is over, where it is not that of `y`.
     """
 
     def __init__(
@@ -170,12 +172,13 @@ class Objective:
         delta: Array,
         empty: Empty,
         stated: Loss | None = None,
+        count: int | None = None,
     ) -> None:
         self.stated = stated or loss
         self.y_pred, self.y, self.weight = y_pred if self.stated is loss else None, y, weight
         losses = empty(y.shape, y.dtype)
         self.total = np.zeros((), y.dtype)
-        self.count = y.size if loss.reduction == "mean" else 1
+        self.count = 1 if loss.reduction == "sum" else y.size if count is None else count
         self.calls = list(loss.steps(y_pred, y, losses, delta, empty))
         if weight is not None:
             self.calls += [partial(np.multiply, array, weight, array) for array in (losses, delta)]

@@ -19,7 +19,7 @@ from functools import partial as call
 import numpy as np
 
 from matbackprop.layer import Call, Layer
-from matbackprop.layers import Sigmoid, exp, sigmoid
+from matbackprop.layers import Sigmoid
 from matbackprop.loss import Loss
 from matbackprop.validation import Array, as_array, check_finite, check_interval
 from matbackprop.workspace import Empty
@@ -100,13 +100,15 @@ class BCE(Loss):
 
     def steps(self, y_pred: Array, y: Array, losses: Array, delta: Array, empty: Empty) -> Iterable[Call]:
         """ℓ = -y log ŷ - (1 - y) log(1 - ŷ), ∂ℓ/∂ŷ = (ŷ - y) / (ŷ (1 - ŷ))."""
-        one, rest = np.ones((), y.dtype), empty(y.shape, y.dtype)
+        one, floor = np.ones((), y.dtype), np.full((), -100, y.dtype)
+        rest, term = empty(y.shape, y.dtype), empty(y.shape, y.dtype)
+        yield call(_clamped_log, np.log, y_pred, floor, losses)
+        yield call(np.multiply, losses, y, losses)  # y log ŷ
         yield call(np.negative, y_pred, rest)
-        yield call(_clamped_log, np.log1p, rest, rest)  # log(1 - ŷ)
-        yield call(_clamped_log, np.log, y_pred, losses)  # log ŷ
-        yield call(np.subtract, losses, rest, losses)
-        yield call(np.multiply, losses, y, losses)
-        yield call(np.add, losses, rest, losses)  # y log ŷ + (1 - y) log(1 - ŷ)
+        yield call(_clamped_log, np.log1p, rest, floor, rest)
+        yield call(np.subtract, one, y, term)
+        yield call(np.multiply, term, rest, term)  # (1 - y) log(1 - ŷ)
+        yield call(np.add, losses, term, losses)
         yield call(np.negative, losses, losses)
 
         yield call(np.subtract, one, y_pred, rest)
@@ -174,25 +176,50 @@ class BCEWithLogits(Loss):
             )
 
     def steps(self, y_pred: Array, y: Array, losses: Array, delta: Array, empty: Empty) -> Iterable[Call]:
-        """ℓ = p y softplus(-z) + (1 - y) softplus(z), ∂ℓ/∂z = (1 - y) σ(z) - p y σ(-z)."""
-        z, minus_z, positive, negative, term = y_pred, *(empty(y.shape, y.dtype) for _ in range(4))
-        yield call(np.negative, z, minus_z)
-        yield call(np.subtract, np.ones((), y.dtype), y, negative)  # 1 - y
-        yield call(np.copyto, positive, y)  # p y
-        if self._pos_weight is not None:
-            yield call(np.multiply, positive, self._pos_weight.astype(y.dtype), positive)
+        """With e = e^-|z|, c = 1 - y + p y, and u = 1 - y where z > 0, -p y where z < 0:
 
-        yield from softplus(minus_z, losses, term)
-        yield call(np.multiply, losses, positive, losses)
-        yield from softplus(z, delta, term)
-        yield call(np.multiply, delta, negative, delta)
-        yield call(np.add, losses, delta, losses)
+        ℓ = c log(1 + e) + u z, ∂ℓ/∂z = u - sign(z) c e / (1 + e).
+        """
+        z, p = y_pred, self._pos_weight
+        if np.iscomplexobj(z):
+            yield call(self._continued, z, y, losses, delta)
+            return
+        zero, one = np.zeros((), y.dtype), np.ones((), y.dtype)
+        e, u, term, mask = *(empty(y.shape, y.dtype) for _ in range(3)), empty(y.shape, np.bool_)
+        yield call(np.copysign, z, -one, e)
+        yield call(np.exp, e, e)
+        yield call(np.log1p, e, losses)
+        yield call(np.add, e, one, term)
+        yield call(np.divide, e, term, delta)  # e / (1 + e)
+        yield call(np.copysign, delta, z, delta)
+        yield call(np.signbit, z, mask)
+        yield call(np.logical_not, mask, mask)
+        if p is None:
+            yield call(np.subtract, mask, y, u)
+        else:
+            yield call(np.multiply, y, (p - 1).astype(y.dtype), term)
+            yield call(np.add, term, one, term)  # c
+            yield call(np.multiply, losses, term, losses)
+            yield call(np.multiply, delta, term, delta)
+            yield call(np.multiply, term, mask, u)
+            yield call(np.multiply, y, p.astype(y.dtype), term)
+            yield call(np.subtract, u, term, u)
+        yield call(np.subtract, u, delta, delta)
+        yield call(np.equal, u, zero, mask)  # u z is 0 where u is, even for an infinite z
+        yield call(np.copyto, term, z)
+        yield call(np.copyto, term, zero, where=mask)
+        yield call(np.multiply, term, u, term)
+        yield call(np.add, losses, term, losses)
 
-        yield from sigmoid(z, delta)
-        yield call(np.multiply, delta, negative, delta)
-        yield from sigmoid(minus_z, term)
-        yield call(np.multiply, term, positive, term)
-        yield call(np.subtract, delta, term, delta)
+    def _continued(self, z: Array, y: Array, losses: Array, delta: Array) -> None:
+        """Compute ℓ and ∂ℓ/∂z off the real axis: on either side of the imaginary axis by the form that is stable there."""
+        right = z.real > 0
+        e = np.exp(np.where(right, -z, z))
+        positive = y if self._pos_weight is None else y * self._pos_weight
+        u = np.where(right, 1 - y, -positive)
+        c = 1 - y + positive
+        np.add(c * np.log1p(e), u * z, losses)
+        np.subtract(u, np.where(right, 1, -1) * c * e / (1 + e), delta)
 
     def _key(self) -> Hashable:
         if type(self) is not BCEWithLogits:
@@ -207,26 +234,8 @@ class BCEWithLogits(Loss):
         return f"BCEWithLogits({', '.join(settings)})"
 
 
-def softplus(z: Array, out: Array, scratch: Array) -> Iterable[Call]:
-    """Yield the calls for log(1 + e^z) = max(z, 0) + log(1 + e^-|z|), which neither overflows nor cancels."""
-    if np.iscomplexobj(z):
-        yield call(_complex_softplus, z, out)
-        return
-    yield call(np.copysign, z, np.full((), -1, z.dtype), scratch)
-    yield call(exp, scratch, scratch)
-    yield call(np.log1p, scratch, scratch)
-    yield call(np.maximum, z, np.zeros((), z.dtype), out=out)
-    yield call(np.add, out, scratch, out)
-
-
-def _complex_softplus(z: Array, out: Array) -> None:
-    """The same, continued off the real axis: the real part decides which branch."""
-    right = z.real > 0
-    np.add(np.where(right, z, 0), np.log1p(np.exp(np.where(right, -z, z))), out)
-
-
-def _clamped_log(log: np.ufunc, x: Array, out: Array) -> None:
-    """Write max(log(x), -100) into `out`; a log of zero is no event to warn of."""
+def _clamped_log(log: np.ufunc, x: Array, floor: Array, out: Array) -> None:
+    """Write max(log(x), floor) into `out`; a log of zero is no event to warn of."""
     with np.errstate(divide="ignore"):
         log(x, out)
-    np.maximum(out, np.asarray(-100, out.dtype), out=out)
+    np.maximum(out, floor, out=out)

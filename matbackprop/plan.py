@@ -76,6 +76,8 @@ class TrainingPlan:
     weighted : bool
         Whether there are sample weights.
     workspace : Workspace
+    count : int, optional
+        The number of elements that a mean is over, where the rows are a block of a larger batch.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class TrainingPlan:
         dtype: np.dtype[Any],
         weighted: bool,
         workspace: Workspace,
+        count: int | None = None,
     ) -> None:
         self.loss = loss
         fused = loss.through(layers[-1]) if len(layers) > 1 else None
@@ -101,7 +104,7 @@ class TrainingPlan:
         self.weight = workspace.take("weight", prediction.shape, dtype) if weighted else None
         delta = workspace.take(("delta", 0), prediction.shape, dtype)
         scratch = workspace.scratch("scratch")
-        self.objective = Objective(fused or loss, prediction, self.y, self.weight, delta, scratch, stated=loss)
+        self.objective = Objective(fused or loss, prediction, self.y, self.weight, delta, scratch, loss, count)
 
         self.backward: list[Call] = []
         self.lowest = next((i for i, layer in enumerate(self.layers) if layer.has_parameters()), len(self.layers))
@@ -194,22 +197,35 @@ class PredictPlan:
     def __init__(
         self, layers: Sequence[Layer], shape: tuple[int, int], dtype: np.dtype[Any], workspace: Workspace
     ) -> None:
+        self.layers, self.workspace = layers, workspace
         rows, width = shape
-        self.x = workspace.take("x", shape, dtype)
-        self.calls: list[Call] = []
-        below, name = self.x, 0
-        for layer in layers:
+        outputs: list[Array] = []
+        name = 0
+        for index, layer in enumerate(layers):
             width = layer.output_width(width)
-            output = below
-            if below is self.x or not layer.in_place:
-                output, name = workspace.take(("activation", name), (rows, width), dtype), 1 - name
+            if index == 0 or not layer.in_place:
+                name = 1 - name
+            outputs.append(workspace.take(("activation", name), (rows, width), dtype))
+        self.first_output, self.output = outputs[0], outputs[-1]
+        self.calls: list[Call] = []
+        for below, layer, output in zip(outputs, layers[1:], outputs[1:], strict=False):
             self.calls += layer.predict_steps(below, output, workspace.scratch("scratch"))
-            below = output
-        self.output = below
+        self.x = workspace.take("x", shape, dtype) if prod(shape) * dtype.itemsize <= COPY_BYTES else None
+        self.first = None if self.x is None else self._bind(self.x)
+
+    def _bind(self, x: Array) -> list[Call]:
+        """Return the first layer's calls for the input `x`."""
+        return list(self.layers[0].predict_steps(x, self.first_output, self.workspace.scratch("scratch")))
 
     def run(self, x: Array, out: Array) -> None:
         """Write the output for the rows `x` into `out`."""
-        self.x[...] = x
+        if self.x is not None and self.first is not None:
+            self.x[...] = x
+            first = self.first
+        else:
+            first = self._bind(x)
+        for call in first:
+            call()
         for call in self.calls:
             call()
         out[...] = self.output

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from matbackprop.chain import Chain
+from matbackprop.layer import Layer
 from matbackprop.loss import Loss, as_weight, check_loss, check_same_shape
+from matbackprop.parallel import WORTH_TELLING_BLAS, Team, as_workers, cut, one_blas_thread, run_all, share
 from matbackprop.plan import Plans, PredictPlan, TrainingPlan
 from matbackprop.validation import Array, as_array, as_out, check_features
 
 __all__ = ["Sequential"]
-
-#: `predict` works in blocks of rows whose widest activation takes about this many bytes, so that it stays in cache.
-BLOCK_BYTES = 1 << 18
 
 
 class Sequential(Chain):
@@ -65,6 +66,7 @@ class Sequential(Chain):
 
     def _attach(self, dtype: np.dtype[Any], parameters: Array, gradients: Array) -> None:
         super()._attach(dtype, parameters, gradients)
+        self._team = Team(self)
         self._training: Plans[TrainingPlan] = Plans()
         self._plan: TrainingPlan | None = None  # the last one
         self._predictors: list[Plans[PredictPlan]] = []
@@ -144,15 +146,17 @@ class Sequential(Chain):
             rows = layer.backward(rows)
         return _deliver(rows, self._input_shape, out)
 
-    def predict(self, x: Array) -> Array:
+    def predict(self, x: Array, *, workers: int | None = None) -> Array:
         """Return the model's output and keep nothing: for evaluation.
 
         It works in blocks of rows, so that it needs little memory beyond the result, and may be called from several
-        threads at once.
+        threads at once. (A layer of your own that is not `rowwise` gets the batch in one piece.)
 
         Parameters
         ----------
         x : array_like, shape (..., in)
+        workers : int, optional
+            How many threads share the rows. By default as many as there are cores to use, where that is worth it.
 
         Returns
         -------
@@ -162,7 +166,7 @@ class Sequential(Chain):
         Raises
         ------
         TypeError, ValueError
-            If `x` does not fit.
+            If `x` or `workers` does not fit.
 
         Examples
         --------
@@ -172,21 +176,42 @@ class Sequential(Chain):
         (1000, 1)
         """
         x, rows = self._as_rows(x)
-        layers, width = self.leaves(), rows.shape[1]
-        result = np.empty((len(rows), self.output_width(width)), self._dtype)
+        layers, shape = self.leaves(), (*x.shape[:-1], self.output_width(x.shape[-1]))
+        result = np.empty((len(rows), shape[-1]), self._dtype)
+        shares = share(layers, rows.shape, self._dtype.itemsize, as_workers(workers))
+
+        def job(blocks: Sequence[slice]) -> Callable[[], None]:
+            return lambda: self._predict_blocks(layers, rows, blocks, result)
+
+        jobs = [job(blocks) for blocks in cut(len(rows), shares.block, shares.workers)]
+        if shares.seconds < WORTH_TELLING_BLAS:
+            run_all(jobs)
+        else:
+            with one_blas_thread():
+                run_all(jobs)
+        return result.reshape(shape)
+
+    def _predict_blocks(self, layers: Sequence[Layer], x: Array, blocks: Sequence[slice], result: Array) -> None:
+        """Fill these rows of the result, in buffers that no other thread has in hand."""
         try:
-            plans = self._predictors.pop()  # taken by one thread at a time
+            plans = self._predictors.pop()
         except IndexError:
             plans = Plans()
-        block = self._block(width)
-        for start in range(0, len(rows), block):
-            part = rows[start : start + block]
-            plan = plans.get(part.shape, lambda workspace: PredictPlan(layers, part.shape, self._dtype, workspace))  # noqa: B023
-            plan.run(part, result[start : start + block])
+        for block in blocks:
+            part = x[block]
+            plan = plans.get(part.shape, partial(PredictPlan, layers, part.shape, x.dtype))
+            plan.run(part, result[block])
         self._predictors.append(plans)
-        return result.reshape(*x.shape[:-1], result.shape[1])
 
-    def backprop(self, x: Array, y: Array, loss: Loss, *, sample_weight: Array | float | None = None) -> float:
+    def backprop(
+        self,
+        x: Array,
+        y: Array,
+        loss: Loss,
+        *,
+        sample_weight: Array | float | None = None,
+        workers: int | None = None,
+    ) -> float:
         """Return the loss of a batch and leave its gradient in `gradients`.
 
         After the first call with a batch size it allocates no array. Where the network ends in `Sigmoid` and the
@@ -200,6 +225,9 @@ class Sequential(Chain):
         loss : Loss
         sample_weight : array_like, optional
             Multiplies each element's loss; anything that broadcasts to the shape of `y`.
+        workers : int, optional
+            How many threads share the batch, in blocks of rows; 1 is none but this one. By default as many as there
+            are cores to use, where the batch is large enough to be worth it. The same number gives the same bits.
 
         Returns
         -------
@@ -222,7 +250,7 @@ class Sequential(Chain):
         """
         self._output_shape = None  # layers of a user's own are about to see another batch
         plan = self._plan
-        if plan is not None and plan.fits(x, y, loss, sample_weight):
+        if plan is not None and workers is None and plan.fits(x, y, loss, sample_weight):
             return plan.run(x, y)
 
         check_loss(loss)
@@ -231,14 +259,31 @@ class Sequential(Chain):
         y = as_array(y, "backprop: y", self._dtype)
         check_same_shape("backprop", shape, y.shape)
         weight = None if sample_weight is None else as_weight(sample_weight, shape, self._dtype)
-        plan = self._plan = self._training.get(
+        weight = None if weight is None else weight.reshape(len(rows), shape[-1])
+        y = y.reshape(len(rows), shape[-1])
+
+        layers = self.leaves()
+        shares = share(layers, rows.shape, self._dtype.itemsize, as_workers(workers))
+        if shares.workers > 1 or len(rows) > shares.block:
+            return self._team.backprop(rows, y, weight, loss, shares)
+        plan = self._training.get(
             (rows.shape, loss, weight is not None),
-            lambda workspace: TrainingPlan(self.leaves(), loss, rows.shape, self._dtype, weight is not None, workspace),
+            lambda workspace: TrainingPlan(layers, loss, rows.shape, self._dtype, weight is not None, workspace),
         )
-        return plan.run(rows, y.reshape(plan.y.shape), None if weight is None else weight.reshape(plan.y.shape))
+        if shares.seconds < WORTH_TELLING_BLAS:
+            self._plan = plan if workers is None else self._plan
+            return plan.run(rows, y, weight)
+        with one_blas_thread():
+            return plan.run(rows, y, weight)
 
     def value_and_grad(
-        self, x: Array, y: Array, loss: Loss, *, sample_weight: Array | float | None = None
+        self,
+        x: Array,
+        y: Array,
+        loss: Loss,
+        *,
+        sample_weight: Array | float | None = None,
+        workers: int | None = None,
     ) -> tuple[float, Array]:
         """Return the loss of a batch and its gradient as a fresh vector: `backprop` for functional use.
 
@@ -257,7 +302,7 @@ class Sequential(Chain):
         >>> gradient.shape
         (2,)
         """
-        value = self.backprop(x, y, loss, sample_weight=sample_weight)
+        value = self.backprop(x, y, loss, sample_weight=sample_weight, workers=workers)
         return value, self._flat_gradients.copy()
 
     def _as_rows(self, x: Array) -> tuple[Array, Array]:
@@ -269,14 +314,6 @@ class Sequential(Chain):
             check_features(first.label, x.shape, self.in_features)
             return x, x.reshape(prod(x.shape[:-1]), x.shape[-1])
         return x, x
-
-    def _block(self, width: int) -> int:
-        """Return how many rows `predict` takes at a time."""
-        widest = width
-        for layer in self.leaves():
-            width = layer.output_width(width)
-            widest = max(widest, width)
-        return max(16, BLOCK_BYTES // (widest * self._dtype.itemsize))
 
 
 def _deliver(rows: Array, shape: tuple[int, ...], out: Array | None) -> Array:

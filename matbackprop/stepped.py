@@ -56,6 +56,9 @@ class SteppedLayer(Layer):
         """Yield the calls of `forward_steps`, which cache nothing."""
         return self.forward_steps(x, out, empty)
 
+    def follow(self, other: Layer) -> None:
+        """Do nothing: what the calls are made of is settled when they are prepared."""
+
     def forward(self, x: Array, out: Array | None = None) -> Array:
         """Return the layer's output for `x`, and keep what `backward` needs, by reference.
 

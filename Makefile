@@ -1,0 +1,66 @@
+# Needs python3 (3.11 or newer) and make. Everything is installed into .venv, once, and again when pyproject.toml changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := -m pip install --quiet --disable-pip-version-check
+# What a run of pytest is given on top of pyproject.toml: make test PYTEST='-k tanh -x'
+PYTEST ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test lint types wheel-test clean
+
+help: ## Show this list
+	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.demo ## Train on real data and print what comes of it
+	@$(BIN)/python -m matbackprop demo
+
+test: $(VENV)/.test ## Run every test and every example in a docstring; against torch and scikit-learn too
+	MATBACKPROP_REQUIRE=torch,sklearn $(BIN)/python -m pytest $(PYTEST)
+
+lint: $(VENV)/.dev ## Check style, format and the repository itself
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/repo-review .
+
+types: $(VENV)/.dev ## Check the types of the package
+	$(BIN)/mypy
+
+# The sdist, the wheel out of it, and the tests against that wheel: in a venv of its own, without torch, and from a
+# directory that does not see the checkout.
+wheel-test: $(VENV)/.dev ## Build the wheel and run the tests against it
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	@if $(BIN)/python -m zipfile --list dist/*.whl | grep -E '(^| |/)(tests?|conftest)[/_.]'; then \
+	  echo 'the wheel holds tests' >&2; exit 1; fi
+	set -eu; away=$$(mktemp -d); trap 'rm -rf "$$away"' EXIT; \
+	$(PYTHON) -m venv "$$away/venv"; \
+	"$$away/venv/bin/python" $(INSTALL) "$$(echo "$$PWD"/dist/*.whl)[test]"; \
+	mkdir "$$away/run"; cp -R conftest.py pyproject.toml tests "$$away/run"; cd "$$away/run"; \
+	"$$away/venv/bin/python" -c 'import matbackprop as m; print(m.__file__); assert "site-packages" in m.__file__'; \
+	"$$away/venv/bin/python" -m pytest $(PYTEST) --pyargs tests matbackprop
+
+clean: ## Remove .venv and whatever was built or cached
+	rm -rf $(VENV) build dist .mypy_cache .nox .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.made:
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made pyproject.toml
+	$(BIN)/python $(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.made pyproject.toml
+	$(BIN)/python $(INSTALL) --editable '.[test,torch,sklearn]'
+	@touch $@
+
+# --group came with pip 25.1.
+$(VENV)/.dev: $(VENV)/.made pyproject.toml
+	$(BIN)/python $(INSTALL) --upgrade 'pip>=25.1'
+	$(BIN)/python $(INSTALL) --editable . --group dev
+	@touch $@

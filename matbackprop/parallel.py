@@ -1,0 +1,263 @@
+"""Row blocks and threads: how a large batch is cut up, and how the parts come together.
+
+A block of rows runs forward and backward while its activations are still in cache. Threads work on blocks with BLAS
+held to one thread each: where other work shares the cores, BLAS's own threads wait for one another and slow down many
+times over, while these slow down in proportion. Who does what, and the order in which gradients are summed, follows
+from the shapes and the number of workers alone: the same call gives the same bits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from matbackprop.chain import Chain
+from matbackprop.flat import own_gradients, size
+from matbackprop.layer import Layer
+from matbackprop.loss import Loss
+from matbackprop.plan import Plans, TrainingPlan
+from matbackprop.validation import Array, as_size, check_finite
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+__all__ = ["Shares", "Team", "as_workers", "cut", "one_blas_thread", "run_all", "share"]
+
+T = TypeVar("T")
+
+#: A block's buffers take about this many bytes, which a core's own cache holds, within these numbers of rows: fewer
+#: and the products are less efficient, more and nothing is gained.
+BLOCK_BYTES, FEWEST_ROWS, MOST_ROWS = 1 << 20, 512, 8192
+
+#: A batch is shared among threads where one core would take longer than this, in seconds by `estimate`: handing over
+#: a part costs some 30 µs.
+WORTH_A_THREAD = 200e-6
+
+#: BLAS is told to stay on one thread where the batch takes longer than this; below, it does so by itself.
+WORTH_TELLING_BLAS = 30e-6
+
+
+class Shares(NamedTuple):
+    """How a batch is cut up."""
+
+    workers: int
+    block: int  # rows at most
+    seconds: float  # what one core would take, roughly
+
+
+def share(layers: Sequence[Layer], shape: tuple[int, int], itemsize: int, workers: int | None) -> Shares:
+    """Decide how a batch is cut up, from shapes and cores alone.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        If one of them is not `rowwise`, the batch stays whole.
+    shape : tuple of int
+        (rows, features) of the input.
+    itemsize : int
+        Bytes of a number.
+    workers : int or None
+        How many threads, or None for as many as there are cores to use and the batch is worth.
+    """
+    rows, width = shape
+    widths = [width]
+    for layer in layers:
+        widths.append(layer.output_width(widths[-1]))
+    seconds = _estimate(rows, sum(map(size, layers)), sum(widths))
+    if not all(layer.rowwise for layer in layers):
+        return Shares(1, max(rows, 1), seconds)
+    block = min(max(BLOCK_BYTES // (sum(widths) * itemsize), FEWEST_ROWS), MOST_ROWS)
+    if workers is None:
+        workers = min(_cores(), int(seconds / WORTH_A_THREAD)) or 1
+    return Shares(max(1, min(workers, rows)), block, seconds)
+
+
+def as_workers(workers: object) -> int | None:
+    """Return `workers` as a positive int, or None."""
+    return None if workers is None else as_size(workers, "workers")
+
+
+def _estimate(rows: int, parameters: int, features: int) -> float:
+    """Return about how long one core takes for loss and gradients, in seconds.
+
+    Measured in float32: 0.05 ns a row and parameter for the products, 3 ns a row and feature for everything else. It
+    decides only what is worth a thread.
+    """
+    return rows * (0.05e-9 * parameters + 3e-9 * features)
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cut(rows: int, block: int, workers: int) -> list[list[slice]]:
+    """Cut `rows` into blocks of at most `block`, about equally long, and deal them out to the workers in runs.
+
+    Examples
+    --------
+    >>> from matbackprop.parallel import cut
+    >>> cut(10, 3, 2)
+    [[slice(0, 2, None), slice(2, 5, None)], [slice(5, 7, None), slice(7, 10, None)]]
+    """
+    each = max(1, -(-rows // (block * workers)))
+    count = each * workers
+    blocks = [slice(*edges) for edges in pairwise(rows * index // count for index in range(count + 1))]
+    return [blocks[start : start + each] for start in range(0, count, each)]
+
+
+class Worker:
+    """What a thread works with: a replica of the model, with gradients, caches and buffers of its own."""
+
+    def __init__(self, model: Chain) -> None:
+        twin = model.replica()
+        self.parts = [(part, original) for (_, part), (_, original) in zip(twin.walk(), model.walk(), strict=True)]
+        self.layers = twin.leaves()
+        self.gradients = own_gradients(twin, model.dtype)
+        self.sum = np.zeros_like(self.gradients)
+        self.plans: Plans[TrainingPlan] = Plans()
+
+    def run(self, blocks: Sequence[slice], x: Array, y: Array, weight: Array | None, loss: Loss, count: int) -> float:
+        """Return the blocks' share of the loss, a mean over `count` elements, and leave their gradient in `sum`."""
+        for part, original in self.parts:
+            part.follow(original)
+        value, self.sum[...] = 0.0, 0
+        for block in blocks:
+            plan = self._plan(x[block].shape, x.dtype, weight is not None, loss, count)
+            value += plan.run(x[block], y[block], None if weight is None else weight[block])
+            self.sum += self.gradients
+        return value
+
+    def _plan(
+        self, shape: tuple[int, int], dtype: np.dtype[Any], weighted: bool, loss: Loss, count: int
+    ) -> TrainingPlan:
+        return self.plans.get(
+            (shape, weighted, loss, count),
+            lambda workspace: TrainingPlan(self.layers, loss, shape, dtype, weighted, workspace, count),
+        )
+
+
+class Team:
+    """The workers of one model.
+
+    Parameters
+    ----------
+    model : Chain
+    """
+
+    def __init__(self, model: Chain) -> None:
+        self.model = model
+        self.workers: list[Worker] = []
+
+    def backprop(self, x: Array, y: Array, weight: Array | None, loss: Loss, shares: Shares) -> float:
+        """Return the loss of the rows `x` and leave its gradient in the model's, summed in the order of the rows."""
+        while len(self.workers) < shares.workers:
+            self.workers.append(Worker(self.model))
+        team = self.workers[: shares.workers]
+        count = y.size if loss.reduction == "mean" else 1
+
+        def job(worker: Worker, blocks: list[slice]) -> Callable[[], float]:
+            return lambda: worker.run(blocks, x, y, weight, loss, count)
+
+        parts = cut(len(x), shares.block, shares.workers)
+        try:
+            with one_blas_thread():
+                values = run_all([job(worker, blocks) for worker, blocks in zip(team, parts, strict=True)])
+        except ValueError:
+            loss.check_values(None, y)  # which may name the value by its place in the batch, not in a block
+            check_finite(f"{loss!r}: y_true", y)
+            raise
+        gradients = self.model.gradients
+        gradients[...] = team[0].sum
+        for worker in team[1:]:
+            gradients += worker.sum
+        return sum(values)
+
+
+def run_all(jobs: Sequence[Callable[[], T]]) -> list[T]:
+    """Run the jobs at once, the first in this thread, and return their results when all have ended."""
+    if len(jobs) == 1:
+        return [jobs[0]()]
+    futures = [_threads().submit(job) for job in jobs[1:]]
+    try:
+        results = [jobs[0]()]
+    finally:
+        errors = [future.exception() for future in futures]  # waits
+    for error in errors:
+        if error is not None:
+            raise error
+    return results + [future.result() for future in futures]
+
+
+_pool: ThreadPoolExecutor | None = None
+
+
+def _threads() -> ThreadPoolExecutor:
+    """Return the process's threads, started when they are first needed."""
+    global _pool  # noqa: PLW0603
+    if _pool is None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        _pool = ThreadPoolExecutor(os.cpu_count(), "matbackprop")
+    return _pool
+
+
+def _forget_threads() -> None:
+    global _pool  # noqa: PLW0603
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)  # a child process has none of its parent's
+
+
+class _Blas:
+    """The BLAS libraries of this process, and how many callers want them on one thread."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.callers = 0
+        self.libraries: list[Any] | None = None
+        self.before: list[int] = []
+
+    def hold(self) -> None:
+        with self.lock:
+            if self.libraries is None:
+                from threadpoolctl import ThreadpoolController
+
+                self.libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+            if self.callers == 0:
+                self.before = [library.get_num_threads() for library in self.libraries]
+                for library in self.libraries:
+                    library.set_num_threads(1)
+            self.callers += 1
+
+    def release(self) -> None:
+        with self.lock:
+            self.callers -= 1
+            if self.callers == 0 and self.libraries is not None:
+                for library, threads in zip(self.libraries, self.before, strict=True):
+                    library.set_num_threads(threads)
+
+
+_blas = _Blas()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS to one thread in here, and give it back as it was when the last thread has left.
+
+    Two calls into the library cost about 2 µs; threadpoolctl's own context manager would do the same in 7, and is
+    not made for several threads that come and go.
+    """
+    _blas.hold()
+    try:
+        yield
+    finally:
+        _blas.release()
