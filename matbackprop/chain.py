@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Iterator, Mapping
-from typing import Any, Self, overload
+from typing import Any, ClassVar, Self, overload
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from matbackprop.flat import check_chain, common_dtype, draw, flatten, named_parameters, size
+from matbackprop.flat import check_chain, common_dtype, draw, flatten, named_parameters, size, width_after
 from matbackprop.layer import Layer
 from matbackprop.validation import Array, as_array, as_dtype, as_rng, as_size, check_finite, describe
 
@@ -30,27 +29,43 @@ class Chain(Layer):
         Where weights are drawn from that have not been drawn yet.
     """
 
+    #: What belongs to this object and not to its state: copies and pickles make it anew.
+    _transient: ClassVar[frozenset[str]] = frozenset({"_flat_parameters", "_flat_gradients", "_slices"})
+
     def __init__(
         self, *layers: Layer, dtype: DTypeLike | None = None, rng: int | np.random.Generator | None = None
     ) -> None:
         check_chain(layers)
         generator = as_rng(rng, "Sequential: rng")
         requested = None if dtype is None else as_dtype(dtype, "Sequential: dtype")
-        common = common_dtype({requested, *(part.requested_dtype for layer in layers for _, part in layer.walk())})
+        common = common_dtype(layers, requested)
         self._layers = list(layers)
         draw(self.leaves(), generator)
-        self._attach(common, *flatten(self, common))
-        self.requested_dtype = requested
+        self._flatten(common)
+
+    def _flatten(self, dtype: np.dtype[Any]) -> None:
+        """Move all parameters into vectors of this type, the chains inside taking their parts of them."""
+        self._slices: list[tuple[weakref.ref[Chain], int, int]] = []
+        self._attach(dtype, *flatten(self, dtype))
+        self.requested_dtype = None if dtype == np.float64 else dtype
 
     def _attach(self, dtype: np.dtype[Any], parameters: Array, gradients: Array) -> None:
-        """Take these as the flat vectors; a chain inside takes its part of them."""
-        self._dtype, self._flat_parameters, self._flat_gradients = dtype, parameters, gradients
+        """Take these as the flat vectors, and let the chains inside, and the slices of this one, take their parts."""
+        self._take(dtype, parameters, gradients)
         start = 0
         for layer in self._layers:
             stop = start + size(layer)
             if isinstance(layer, Chain):
                 layer._attach(dtype, parameters[start:stop], gradients[start:stop])
             start = stop
+        for reference, start, stop in self._slices:
+            part = reference()
+            if part is not None:
+                part._take(dtype, parameters[start:stop], gradients[start:stop])
+
+    def _take(self, dtype: np.dtype[Any], parameters: Array, gradients: Array) -> None:
+        """Take these as the flat vectors."""
+        self._dtype, self._flat_parameters, self._flat_gradients = dtype, parameters, gradients
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -95,7 +110,7 @@ class Chain(Layer):
 
     @property
     def in_features(self) -> int | None:  # type: ignore[override]
-        """The width of the input, or None where any will do."""
+        """The width of the input, or None where any will do, or nobody says."""
         for layer in self._layers:
             if layer.in_features is not None:
                 return layer.in_features
@@ -106,7 +121,7 @@ class Chain(Layer):
     def output_width(self, width: int) -> int:
         """Return the number of features that come out where `width` go in."""
         for layer in self._layers:
-            width = layer.output_width(width)
+            width = width_after(layer, width)
         return width
 
     def __len__(self) -> int:
@@ -122,18 +137,26 @@ class Chain(Layer):
     def __getitem__(self, index: int | slice) -> Layer | Self:
         """Return a layer, or for a slice a Sequential that shares these layers and their parameters."""
         if not isinstance(index, slice):
-            return self._layers[index]
+            try:
+                return self._layers[index]
+            except (IndexError, TypeError):
+                raise IndexError(
+                    f"Sequential: expected an index or slice of {len(self)} layers, got {index!r}"
+                ) from None
         chosen = range(len(self))[index]
         if not chosen or chosen.step != 1:
             raise IndexError(f"Sequential: a slice must have step 1 and at least one of the {len(self)} layers")
         start = sum(map(size, self._layers[: chosen.start]))
-        return self._share(self._layers[index], start, start + sum(map(size, self._layers[index])))
+        stop = start + sum(map(size, self._layers[index]))
+        part = self._share(self._layers[index], start, stop)
+        self._slices.append((weakref.ref(part), start, stop))
+        return part
 
     def _share(self, layers: list[Layer], start: int, stop: int) -> Self:
         """Return a chain of these layers over a part of the same vectors."""
         part = type(self).__new__(type(self))
-        part._layers, part._owner = layers, weakref.ref(self)
-        part._attach(self._dtype, self._flat_parameters[start:stop], self._flat_gradients[start:stop])
+        part._layers, part._owner, part._slices = layers, weakref.ref(self), []
+        part._take(self._dtype, self._flat_parameters[start:stop], self._flat_gradients[start:stop])
         return part
 
     def follow(self, other: Layer) -> None:
@@ -182,7 +205,7 @@ class Chain(Layer):
             )
         checked = {}
         for name, target in own.items():
-            array = as_array(state[name], f"load_state_dict: {name!r}", self._dtype)
+            array = as_array(state[name], f"load_state_dict: {name!r}", self._dtype).copy()  # it may be a live view
             if array.shape != target.shape:
                 hint = "; it looks transposed, a weight is (out, in)" if array.shape == target.shape[::-1] else ""
                 raise ValueError(f"load_state_dict: {name!r}: expected shape {target.shape}, got {array.shape}{hint}")
@@ -190,12 +213,6 @@ class Chain(Layer):
             checked[name] = array
         for name, target in own.items():
             target[...] = checked[name]
-
-    def copy(self) -> Self:
-        """Return an independent copy of the model, part of no other."""
-        return copy.deepcopy(self)
-
-    __copy__ = copy
 
     def astype(self, dtype: DTypeLike) -> Self:
         """Return an independent copy that computes in `dtype`.
@@ -209,15 +226,15 @@ class Chain(Layer):
         if self._dtype.kind == "c" and target.kind != "c":
             raise TypeError(f"astype: a {self._dtype} model does not fit {target}; its imaginary parts would be lost")
         model = self.copy()
-        model._attach(target, *flatten(model, target))
+        model._flatten(target)
         return model
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_layers": self._layers, "_dtype": self._dtype}
+        return {name: value for name, value in super().__getstate__().items() if name not in self._transient}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._layers = state["_layers"]
-        self._attach(state["_dtype"], *flatten(self, state["_dtype"]))
+        vars(self).update(state)
+        self._flatten(self._dtype)
 
     def summary(self, width: int | None = None) -> str:
         """Return a table of the layers: name, output shape and number of parameters.
@@ -240,7 +257,7 @@ class Chain(Layer):
         width = self.in_features if width is None else as_size(width, "summary: width")
         table = [("layer", "", "output", "parameters")]
         for prefix, layer in ((p, part) for p, part in self.walk() if part in self.leaves()):
-            width = None if width is None else layer.output_width(width)
+            width = None if width is None else width_after(layer, width)
             table.append((prefix[:-1], repr(layer), f"(N, {'?' if width is None else width})", f"{size(layer):,}"))
         table.append(("", f"total ({self._dtype})", "", f"{self._flat_parameters.size:,}"))
         first, second, third, last = (max(map(len, column)) for column in zip(*table, strict=True))

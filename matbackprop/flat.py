@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from matbackprop.initializers import RULES
 from matbackprop.layer import Layer
-from matbackprop.validation import Array, describe
+from matbackprop.validation import Array, as_size, describe
 
-__all__ = ["check_chain", "common_dtype", "draw", "flatten", "named_parameters", "own_gradients", "size"]
+__all__ = ["check_chain", "common_dtype", "draw", "flatten", "named_parameters", "own_gradients", "size", "width_after"]
 
 
 def named_parameters(layer: Layer) -> dict[str, Array]:
@@ -76,31 +77,55 @@ def _check_widths(layers: Sequence[Layer]) -> None:
                 f"{layers[index - 1]!r}, gives {width}"
             )
         width = wanted if width is None else width
-        width = None if width is None else layer.output_width(width)
+        width = None if width is None else width_after(layer, width)
 
 
-def common_dtype(requests: set[np.dtype[Any] | None]) -> np.dtype[Any]:
-    """Return the one type that was asked for, or float64.
+def common_dtype(layers: Sequence[Layer], requested: np.dtype[Any] | None) -> np.dtype[Any]:
+    """Return the one type that was asked for, of the model or its layers, or float64.
 
     Raises
     ------
     TypeError
-        If two types were asked for.
+        If two types were asked for, or a layer's parameters do not fit it.
     """
-    wanted = [dtype for dtype in requests if dtype is not None] or [np.dtype(np.float64)]
+    parts = [(f"{index}.", part) for index, layer in enumerate(layers) for _, part in layer.walk()]
+    wanted = list({requested, *(part.requested_dtype for _, part in parts)} - {None}) or [np.dtype(np.float64)]
     if len(wanted) > 1:
-        asked = " and ".join(sorted(dtype.name for dtype in wanted))
+        asked = " and ".join(sorted(dtype.name for dtype in wanted if dtype is not None))
         raise TypeError(
             f"Sequential: a model has one dtype, but {asked} were asked for; give the dtype to the Sequential alone"
         )
-    return wanted[0]
+    dtype = wanted[0]
+    assert dtype is not None
+    for prefix, part in parts:
+        if dtype.kind != "c" and any(array.dtype.kind == "c" for array in part._parameters.values()):
+            raise TypeError(
+                f"Sequential: layer {prefix[:-1]}, {part!r}, has complex parameters, which a {dtype} model cannot "
+                "hold; pass dtype=np.complex128"
+            )
+    return dtype
+
+
+def width_after(layer: Layer, width: int) -> int:
+    """Return the number of features that the layer makes of `width`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it does not take so many, or a user's `output_width` returns no size.
+    """
+    if layer.in_features is not None and layer.in_features != width:
+        raise ValueError(f"{layer.label}: expected inputs of {layer.in_features} features, got {width}")
+    return as_size(layer.output_width(width), f"{layer.label}: output_width({width})")
 
 
 def draw(leaves: Sequence[Layer], rng: np.random.Generator) -> None:
     """Draw the weights that were not yet drawn, each by the rule that suits the activation after it."""
     for index, layer in enumerate(leaves):
-        rules = (after.preferred_init for after in leaves[index + 1 :])
-        rule = next((rule for rule in rules if rule is not None), None)
+        wishes = ((after, after.preferred_init) for after in leaves[index + 1 :])
+        after, rule = next(((after, rule) for after, rule in wishes if rule is not None), (layer, None))
+        if rule is not None and rule not in RULES:
+            raise ValueError(f"{after!r}: preferred_init: expected one of {list(RULES)}, got {rule!r}")
         for _, part in layer.walk():
             part.initialize(rule, rng)
 

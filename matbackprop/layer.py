@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,10 @@ import numpy as np
 from matbackprop.validation import DTYPES, Array, as_array
 from matbackprop.workspace import Empty
 
-__all__ = ["Call", "Gradient", "Layer", "Parameter", "natural_dtype", "run"]
+__all__ = ["Call", "Gradient", "Layer", "Parameter", "as_result", "natural_dtype", "run"]
+
+#: The flag of a function that takes ``*args`` (inspect.CO_VARARGS; importing inspect costs more than NumPy's core).
+VARARGS = 0x04
 
 #: One NumPy call with its arrays, ready to be made: ``partial(np.tanh, z, a)``.
 Call = partial[Any]
@@ -48,7 +52,9 @@ class Parameter:
         return getattr(layer, self._store).get(self.key)
 
     def __set__(self, layer: Layer, value: object) -> None:
-        target = self.__get__(layer, type(layer))
+        target = getattr(layer, self._store).get(self.key)
+        if target is None and self.key in layer.drawn:
+            target = self.__get__(layer, type(layer))
         who = f"{layer.label}.{self.name}"
         if target is None:
             self._create(layer, value, who)
@@ -94,7 +100,7 @@ class Gradient(Parameter):
 def natural_dtype(value: object) -> np.dtype[Any]:
     """Return the type to compute in where no parameter decides it: the array's own, or float64."""
     dtype = getattr(value, "dtype", None)
-    return dtype if dtype in DTYPES else np.dtype(np.float64)
+    return dtype if isinstance(dtype, np.dtype) and dtype in DTYPES else np.dtype(np.float64)
 
 
 class Layer(ABC):
@@ -149,19 +155,31 @@ class Layer(ABC):
     rowwise: ClassVar[bool] = False
     #: The name of the rule that suits a Linear just before this layer (see `matbackprop.initializers.RULES`).
     preferred_init: ClassVar[str | None] = None
+    #: The parameters that `initialize` draws.
+    drawn: ClassVar[tuple[str, ...]] = ()
 
     _parameters: dict[str, Array]
     _gradients: dict[str, Array]
     _absent: set[str]  # parameters that were declared, and set to None
     _owner: weakref.ref[Layer] | None  # the model
     _place: str  # in the model, for messages: "layer 0, "
+    _pass: object  # whose forward pass the caches are of; None if nobody's, or a later one has come
 
     def __new__(cls, *args: object, **kwargs: object) -> Self:
         """Set up the parameter store, so that a subclass need not call ``super().__init__()``."""
         self = super().__new__(cls)
         self._parameters, self._gradients, self._absent = {}, {}, set()
-        self._owner, self._place = None, ""
+        self._owner, self._place, self._pass = None, "", None
         return self
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("forward", "backward"):
+            code = getattr(vars(cls).get(name), "__code__", None)
+            if code is not None and code.co_argcount < 3 and not code.co_flags & VARARGS:
+                raise TypeError(
+                    f"{cls.__name__}: define {name}(self, {'x' if name == 'forward' else 'delta'}, out=None)"
+                )
 
     @abstractmethod
     def forward(self, x: Array, out: Array | None = None) -> Array:
@@ -207,10 +225,12 @@ class Layer(ABC):
         return [self]
 
     def children(self) -> Iterator[tuple[str, Layer]]:
-        """Yield the name and layer of every layer that is held as an attribute of this one."""
+        """Yield the name and layer of every layer that is an attribute of this one, or in a list or tuple that is."""
         for name, value in vars(self).items():
             if isinstance(value, Layer):
                 yield name, value
+            elif isinstance(value, (list, tuple)):
+                yield from ((f"{name}.{index}", part) for index, part in enumerate(value) if isinstance(part, Layer))
 
     def walk(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
         """Yield the layer and everything below it, depth first, with torch's dotted prefixes ("0.", "1.2.")."""
@@ -223,18 +243,25 @@ class Layer(ABC):
         return any(layer._parameters for _, layer in self.walk())
 
     def replica(self) -> Self:
-        """Return a twin that shares this layer's parameters and gradients and has caches of its own."""
-        twin = copy.copy(self)
-        for name, child in self.children():
-            setattr(twin, name, child.replica())
+        """Return a twin that shares this layer's parameters and gradients and has caches of its own.
+
+        Its attributes are this layer's, layers among them replicated; so a cache is to be an attribute that `forward`
+        assigns, not a container that it changes.
+        """
+        twin = type(self).__new__(type(self))
+        vars(twin).update(self.__getstate__(), _owner=self._owner, _place=self._place)
+        for name, value in vars(self).items():
+            if isinstance(value, Layer):
+                setattr(twin, name, value.replica())
+            elif isinstance(value, (list, tuple)) and any(isinstance(part, Layer) for part in value):
+                parts = [part.replica() if isinstance(part, Layer) else part for part in value]
+                setattr(twin, name, type(value)(parts))
         return twin
 
     def follow(self, other: Layer) -> None:
         """Take over the settings of `other`, of which this is a replica: all but its layers and parameters."""
-        kept = ("_parameters", "_gradients", "_owner", "_place")
-        for name, value in vars(other).items():
-            if name not in kept and not isinstance(value, Layer):
-                setattr(self, name, value)
+        own = {"_parameters", "_gradients", *(name.partition(".")[0] for name, _ in other.children())}
+        vars(self).update((name, value) for name, value in vars(other).items() if name not in own)
 
     @property
     def owner(self) -> Layer | None:
@@ -250,8 +277,17 @@ class Layer(ABC):
         """Return an independent copy, with parameters of its own and part of no model."""
         return copy.deepcopy(self)
 
+    def __copy__(self) -> Self:
+        return self.copy()  # two layers must not share the store of their parameters
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_owner": None, "_place": ""}
+        self.initialize()  # so that a copy is equal
+        types = {array.dtype for array in self._parameters.values()} - {np.dtype(np.float64)}
+        requested = self.requested_dtype or next(iter(types), None)
+        return {**vars(self), "_owner": None, "_place": "", "_pass": None, "requested_dtype": requested}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -259,15 +295,27 @@ class Layer(ABC):
 
 def _into(method: Any, value: Array, out: Array | None, layer: Layer, what: str) -> None:
     """Call a user's ``method(value, out)`` and see that the result is in `out`, whatever the method did with it."""
+    layer._pass = None
     result = method(value, out)
-    if out is None or result is out:
-        return
-    if np.shape(result) != out.shape:
+    if out is not None and result is not out:
+        out[...] = as_result(layer, what, result, out.shape, out.dtype)
+
+
+def as_result(layer: Layer, what: str, result: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return what a layer's forward or backward gave, if it is an array of this shape, as one of this type.
+
+    Raises
+    ------
+    TypeError, ValueError
+        That name the layer.
+    """
+    array = as_array(result, f"{layer.label}: what {what} returned", dtype)
+    if array.shape != shape:
         raise ValueError(
-            f"{layer.label}: {what} of a batch of shape {value.shape} returned shape {np.shape(result)}, "
-            f"expected {out.shape}; a layer that changes the number of features defines output_width(width)"
+            f"{layer.label}: {what} returned shape {array.shape}, expected {shape}; "
+            "a layer that changes the number of features defines output_width(width)"
         )
-    np.copyto(out, result, casting="same_kind")
+    return array
 
 
 def _predict_apart(layer: Layer, x: Array, out: Array) -> None:

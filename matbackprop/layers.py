@@ -28,7 +28,7 @@ from numpy.typing import DTypeLike
 from matbackprop.initializers import RULES, Initializer, torch_default
 from matbackprop.layer import Call, Gradient, Parameter
 from matbackprop.stepped import SteppedLayer
-from matbackprop.validation import Array, as_dtype, as_flag, as_rng, as_size, describe
+from matbackprop.validation import Array, as_array, as_dtype, as_flag, as_rng, as_size, check_finite
 from matbackprop.workspace import Empty
 
 __all__ = ["Linear", "ReLU", "Sigmoid", "Tanh", "exp", "ones", "sigmoid"]
@@ -104,6 +104,8 @@ class Linear(SteppedLayer):
     (array([[6., 2.]]), array([2.]))
     """
 
+    preferred_init: ClassVar[str | None] = "glorot"  # between two Linears there is no activation
+    drawn: ClassVar[tuple[str, ...]] = ("weight", "bias")
     keeps_output: ClassVar[bool] = False
     rowwise: ClassVar[bool] = True
 
@@ -130,18 +132,21 @@ class Linear(SteppedLayer):
         self.weight_init = weight_init
         self.requested_dtype = None if dtype is None else as_dtype(dtype, "Linear: dtype")
         self._rng = None if rng is None else as_rng(rng, "Linear: rng")
+        if not self.has_bias:
+            self.bias = None
 
     def initialize(self, rule: str | None = None, rng: np.random.Generator | None = None) -> None:
         """Draw W and b, unless they are there already."""
-        if self._parameters:
+        if "weight" in self._parameters:
             return
         rng = self._rng or rng or as_rng(None)
         init = self.weight_init or rule or "glorot"
         shape = (self.out_features, self.in_features)
-        weight = np.asarray((RULES[init] if isinstance(init, str) else init)(shape, rng))
-        if weight.shape != shape or weight.dtype.kind not in "biufc":
-            raise ValueError(f"{self.label}: weight_init must return numbers of shape {shape}, got {describe(weight)}")
-        dtype = self.requested_dtype or np.dtype(np.float64)
+        dtype, who = self.requested_dtype or np.dtype(np.float64), f"{self.label}: what weight_init returned"
+        weight = as_array((RULES[init] if isinstance(init, str) else init)(shape, rng), who, dtype)
+        if weight.shape != shape:
+            raise ValueError(f"{who}: expected shape {shape}, got {weight.shape}")
+        check_finite(who, weight)
         bias = torch_default(shape[:1], rng, self.in_features) if init == "torch" else np.zeros(shape[0])
         self._add_parameter("weight", np.array(weight, dtype))
         if self.has_bias:

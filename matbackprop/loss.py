@@ -5,7 +5,7 @@ from __future__ import annotations
 import cmath
 from collections.abc import Hashable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -44,11 +44,24 @@ class Loss:
            [-0.5]])
     """
 
+    _reduction: str
+    _delta: Array | None
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
+        """Start as a mean, so that a subclass need not call ``super().__init__()``."""
+        self = super().__new__(cls)
+        self._reduction, self._delta = "mean", None
+        return self
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        if "elementwise" in vars(cls) and "steps" not in vars(cls):
+            cls.steps = Loss.steps  # type: ignore[method-assign]  # not those of the parent's formula
+
     def __init__(self, reduction: str = "mean") -> None:
-        if reduction not in ("mean", "sum"):
+        if str(reduction) not in ("mean", "sum"):
             raise ValueError(f"{type(self).__name__}: reduction is 'mean' or 'sum', got {describe(reduction)}")
-        self._reduction = reduction
-        self._delta: Array | None = None
+        self._reduction = str(reduction)
 
     @property
     def reduction(self) -> str:
@@ -61,7 +74,10 @@ class Loss:
 
     def steps(self, y_pred: Array, y: Array, losses: Array, delta: Array, empty: Empty) -> Iterable[Call]:
         """Yield the calls that compute ℓ into `losses` and ∂ℓ/∂ŷ into `delta`; by default they make `elementwise`."""
-        yield partial(self._elementwise_into, y_pred, y, losses, delta)
+        given = y_pred.view(), y.view()
+        for array in given:
+            array.flags.writeable = False
+        yield partial(self._elementwise_into, *given, losses, delta)
 
     def _elementwise_into(self, y_pred: Array, y: Array, losses: Array, delta: Array) -> None:
         results: Any = self.elementwise(y_pred, y)  # a user's: anything may come
@@ -71,7 +87,7 @@ class Loss:
                 f"{self!r}: elementwise must return (losses, derivatives), both of shape {y.shape}, got {shapes}"
             )
         for result, target in zip(results, (losses, delta), strict=True):
-            np.copyto(target, result, casting="same_kind")
+            target[...] = as_array(result, f"{self!r}: what elementwise returned", target.dtype)
 
     def check_values(self, y_pred: Array | None, y: Array) -> None:
         """Raise a ValueError if a prediction or target is outside the loss's domain. By default there is no limit."""
@@ -175,7 +191,7 @@ class Objective:
         count: int | None = None,
     ) -> None:
         self.stated = stated or loss
-        self.y_pred, self.y, self.weight = y_pred if self.stated is loss else None, y, weight
+        self.y_pred, self.y = y_pred if self.stated is loss else None, y
         losses = empty(y.shape, y.dtype)
         self.total = np.zeros((), y.dtype)
         self.count = 1 if loss.reduction == "sum" else y.size if count is None else count
@@ -192,7 +208,7 @@ class Objective:
         Raises
         ------
         ValueError
-            If a value is outside the loss's domain, or the loss is not finite because a target or weight is not.
+            If a value is outside the loss's domain, or the loss is not finite because a target is not.
             (That a prediction is not is the model's affair: the value says it.)
         """
         self.stated.check_values(self.y_pred, self.y)
@@ -202,8 +218,6 @@ class Objective:
             return float("nan")
         if not cmath.isfinite(total):
             check_finite(f"{self.stated!r}: y_true", self.y)
-            if self.weight is not None:
-                check_finite(f"{self.stated!r}: sample_weight", self.weight)
         return total / self.count
 
 
@@ -238,6 +252,7 @@ def as_weight(weight: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> A
         If it does not broadcast to it.
     """
     array = as_array(weight, "sample_weight", dtype)
+    check_finite("sample_weight", array)
     try:
         return np.broadcast_to(array, shape)
     except ValueError:

@@ -26,6 +26,9 @@ from matbackprop.workspace import Empty
 
 __all__ = ["BCE", "MSE", "BCEWithLogits"]
 
+#: Where torch clamps the denominator of BCE's derivative: a float32 constant, whatever the type of the data.
+EPSILON = float(np.float32(1e-12))
+
 
 class MSE(Loss):
     """The mean squared error, L = (1/n) Σ (ŷ - y)²; Δ = (2/n) (Ŷ - Y).
@@ -96,7 +99,8 @@ class BCE(Loss):
 
     def through(self, last: Layer) -> Loss | None:
         """Return BCEWithLogits after a Sigmoid."""
-        return BCEWithLogits(self.reduction) if isinstance(last, Sigmoid) else None
+        fits = type(self) is BCE and type(last) is Sigmoid  # a subclass may compute something else
+        return BCEWithLogits(self.reduction) if fits else None
 
     def steps(self, y_pred: Array, y: Array, losses: Array, delta: Array, empty: Empty) -> Iterable[Call]:
         """ℓ = -y log ŷ - (1 - y) log(1 - ŷ), ∂ℓ/∂ŷ = (ŷ - y) / (ŷ (1 - ŷ))."""
@@ -113,7 +117,7 @@ class BCE(Loss):
 
         yield call(np.subtract, one, y_pred, rest)
         yield call(np.multiply, y_pred, rest, rest)
-        yield call(np.maximum, rest, np.asarray(1e-12, y.dtype), out=rest)  # ŷ (1 - ŷ)
+        yield call(np.maximum, rest, np.asarray(EPSILON, y.dtype), out=rest)  # ŷ (1 - ŷ)
         yield call(np.subtract, y_pred, y, delta)
         yield call(np.divide, delta, rest, delta)
 
@@ -176,16 +180,18 @@ class BCEWithLogits(Loss):
             )
 
     def steps(self, y_pred: Array, y: Array, losses: Array, delta: Array, empty: Empty) -> Iterable[Call]:
-        """With e = e^-|z|, c = 1 - y + p y, and u = 1 - y where z > 0, -p y where z < 0:
+        """ℓ = c log(1 + e) + u z, ∂ℓ/∂z = u - sign(z) c e / (1 + e).
 
-        ℓ = c log(1 + e) + u z, ∂ℓ/∂z = u - sign(z) c e / (1 + e).
+        Here e = e^-|z|, c = 1 - y + p y, and u = 1 - y where z > 0 but -p y where z < 0: the same as the formulas of
+        the class, without a difference of nearly equal numbers.
         """
         z, p = y_pred, self._pos_weight
         if np.iscomplexobj(z):
             yield call(self._continued, z, y, losses, delta)
             return
         zero, one = np.zeros((), y.dtype), np.ones((), y.dtype)
-        e, u, term, mask = *(empty(y.shape, y.dtype) for _ in range(3)), empty(y.shape, np.bool_)
+        e, u, term, weight = (empty(y.shape, y.dtype) for _ in range(4))
+        mask = empty(y.shape, np.bool_)
         yield call(np.copysign, z, -one, e)
         yield call(np.exp, e, e)
         yield call(np.log1p, e, losses)
@@ -197,13 +203,15 @@ class BCEWithLogits(Loss):
         if p is None:
             yield call(np.subtract, mask, y, u)
         else:
-            yield call(np.multiply, y, (p - 1).astype(y.dtype), term)
-            yield call(np.add, term, one, term)  # c
+            yield call(np.subtract, one, y, u)
+            yield call(np.multiply, y, p.astype(y.dtype), weight)
+            yield call(np.add, u, weight, term)  # c
             yield call(np.multiply, losses, term, losses)
             yield call(np.multiply, delta, term, delta)
-            yield call(np.multiply, term, mask, u)
-            yield call(np.multiply, y, p.astype(y.dtype), term)
-            yield call(np.subtract, u, term, u)
+            yield call(np.multiply, u, mask, u)
+            yield call(np.logical_not, mask, mask)
+            yield call(np.multiply, weight, mask, weight)
+            yield call(np.subtract, u, weight, u)
         yield call(np.subtract, u, delta, delta)
         yield call(np.equal, u, zero, mask)  # u z is 0 where u is, even for an infinite z
         yield call(np.copyto, term, z)
@@ -212,7 +220,7 @@ class BCEWithLogits(Loss):
         yield call(np.add, losses, term, losses)
 
     def _continued(self, z: Array, y: Array, losses: Array, delta: Array) -> None:
-        """Compute ℓ and ∂ℓ/∂z off the real axis: on either side of the imaginary axis by the form that is stable there."""
+        """Compute ℓ and ∂ℓ/∂z off the real axis: the same formulas, the side decided by the real part."""
         right = z.real > 0
         e = np.exp(np.where(right, -z, z))
         positive = y if self._pos_weight is None else y * self._pos_weight

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 
 from matbackprop.chain import Chain
-from matbackprop.flat import own_gradients, size
+from matbackprop.flat import own_gradients, size, width_after
 from matbackprop.layer import Layer
 from matbackprop.loss import Loss
 from matbackprop.plan import Plans, TrainingPlan
@@ -68,11 +68,11 @@ def share(layers: Sequence[Layer], shape: tuple[int, int], itemsize: int, worker
     rows, width = shape
     widths = [width]
     for layer in layers:
-        widths.append(layer.output_width(widths[-1]))
+        widths.append(width_after(layer, widths[-1]))
     seconds = _estimate(rows, sum(map(size, layers)), sum(widths))
     if not all(layer.rowwise for layer in layers):
         return Shares(1, max(rows, 1), seconds)
-    block = min(max(BLOCK_BYTES // (sum(widths) * itemsize), FEWEST_ROWS), MOST_ROWS)
+    block = min(max(BLOCK_BYTES // (max(1, sum(widths)) * itemsize), FEWEST_ROWS), MOST_ROWS)
     if workers is None:
         workers = min(_cores(), int(seconds / WORTH_A_THREAD)) or 1
     return Shares(max(1, min(workers, rows)), block, seconds)

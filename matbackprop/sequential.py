@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from matbackprop.chain import Chain
-from matbackprop.layer import Layer
+from matbackprop.flat import width_after
+from matbackprop.layer import Layer, as_result
 from matbackprop.loss import Loss, as_weight, check_loss, check_same_shape
 from matbackprop.parallel import WORTH_TELLING_BLAS, Team, as_workers, cut, one_blas_thread, run_all, share
 from matbackprop.plan import Plans, PredictPlan, TrainingPlan
@@ -33,7 +34,8 @@ class Sequential(Chain):
         What the model computes in: float32, float64, longdouble, or a complex type for complex-step derivatives.
         By default the type that its layers were made with, if any was.
     rng : int, numpy.random.Generator or None, keyword-only
-        Where the weights are drawn from that have not been drawn yet, in the order of the layers.
+        Where the weights are drawn from that have not been drawn yet, in the order of the layers. (A Sequential
+        inside has drawn its own.)
 
     Attributes
     ----------
@@ -64,14 +66,25 @@ class Sequential(Chain):
     array([1.])
     """
 
-    def _attach(self, dtype: np.dtype[Any], parameters: Array, gradients: Array) -> None:
-        super()._attach(dtype, parameters, gradients)
+    _transient = Chain._transient | {
+        "_team",
+        "_training",
+        "_plan",
+        "_predictors",
+        "_input_shape",
+        "_output_shape",
+        "_widths",
+    }
+
+    def _take(self, dtype: np.dtype[Any], parameters: Array, gradients: Array) -> None:
+        super()._take(dtype, parameters, gradients)
         self._team = Team(self)
         self._training: Plans[TrainingPlan] = Plans()
         self._plan: TrainingPlan | None = None  # the last one
         self._predictors: list[Plans[PredictPlan]] = []
         self._input_shape: tuple[int, ...] = ()
-        self._output_shape: tuple[int, ...] | None = None  # of the last forward, until something else comes
+        self._output_shape: tuple[int, ...] = ()
+        self._widths: list[int] = []  # these three of the last forward
 
     def __call__(self, x: Array) -> Array:
         """Return ``forward(x)``."""
@@ -83,8 +96,8 @@ class Sequential(Chain):
         Parameters
         ----------
         x : array_like, shape (..., in)
-            One example a row; one example alone, (in,), or more leading dimensions are taken too. Do not change it
-            between this call and `backward`.
+            One example a row; one example alone, (in,), or more leading dimensions are taken too. Do not change it,
+            nor the result, between this call and `backward`.
         out : numpy.ndarray, shape (..., out), optional
             Where to write the result.
 
@@ -98,15 +111,22 @@ class Sequential(Chain):
         TypeError, ValueError
             If `x` or `out` does not fit.
         """
-        self._output_shape = None
+        self._pass = None
         x, rows = self._as_rows(x)
         shape = (*x.shape[:-1], self.output_width(x.shape[-1]))
         if out is not None:
             as_out(out, "Sequential", shape, self._dtype)
-        for layer in self.leaves():
-            rows = layer.forward(rows)
-        self._input_shape, self._output_shape = x.shape, shape
-        return _deliver(rows, shape, out)
+            if np.may_share_memory(out, rows):
+                rows = rows.copy()  # the first layer may keep it
+        first, leaves, this_pass = rows, self.leaves(), object()
+        self._widths = [rows.shape[1]]
+        for layer in leaves:
+            self._widths.append(width_after(layer, self._widths[-1]))
+            wanted = (len(rows), self._widths[-1])
+            rows = as_result(layer, "forward", layer.forward(rows), wanted, self._dtype)
+            layer._pass = this_pass
+        self._input_shape, self._output_shape, self._pass = x.shape, shape, this_pass
+        return _deliver(rows, first, shape, out)
 
     def backward(self, delta: Array, out: Array | None = None) -> Array:
         """Return ∂L/∂X from ``delta = ∂L/∂Ŷ``, and replace `gradients`.
@@ -129,10 +149,11 @@ class Sequential(Chain):
         TypeError, ValueError
             If `delta` or `out` does not fit.
         """
-        if self._output_shape is None:
+        leaves = self.leaves()
+        if self._pass is None or any(layer._pass is not self._pass for layer in leaves):
             raise RuntimeError(
-                "Sequential: backward before forward; call forward(x) first (the last one may have failed, or a "
-                "backprop come in between)"
+                "Sequential: backward before forward; call forward(x) first (the last one may have failed, or another "
+                "pass through these layers come in between)"
             )
         delta = as_array(delta, "Sequential: delta", self._dtype)
         if delta.shape != self._output_shape:
@@ -141,10 +162,10 @@ class Sequential(Chain):
             )
         if out is not None:
             as_out(out, "Sequential", self._input_shape, self._dtype)
-        rows = delta.reshape(prod(delta.shape[:-1]), delta.shape[-1])
-        for layer in reversed(self.leaves()):
-            rows = layer.backward(rows)
-        return _deliver(rows, self._input_shape, out)
+        first = rows = delta.reshape(prod(delta.shape[:-1]), delta.shape[-1])
+        for layer, width in zip(reversed(leaves), self._widths[-2::-1], strict=True):
+            rows = as_result(layer, "backward", layer.backward(rows), (len(rows), width), self._dtype)
+        return _deliver(rows, first, self._input_shape, out)
 
     def predict(self, x: Array, *, workers: int | None = None) -> Array:
         """Return the model's output and keep nothing: for evaluation.
@@ -248,7 +269,7 @@ class Sequential(Chain):
         >>> model.gradients.round(4)
         array([-0.4, -0.8])
         """
-        self._output_shape = None  # layers of a user's own are about to see another batch
+        self._pass = None
         plan = self._plan
         if plan is not None and workers is None and plan.fits(x, y, loss, sample_weight):
             return plan.run(x, y)
@@ -316,10 +337,10 @@ class Sequential(Chain):
         return x, x
 
 
-def _deliver(rows: Array, shape: tuple[int, ...], out: Array | None) -> Array:
-    """Return the rows in their final shape, in `out` if that is given."""
+def _deliver(rows: Array, given: Array, shape: tuple[int, ...], out: Array | None) -> Array:
+    """Return the rows in their final shape, in `out` if that is given, and never in the memory that the caller gave."""
     result = rows.reshape(shape)
     if out is None:
-        return result
-    np.copyto(out, result)
+        return result.copy() if np.may_share_memory(result, given) else result
+    out[...] = result
     return out

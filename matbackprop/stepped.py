@@ -44,6 +44,15 @@ class SteppedLayer(Layer):
         self._workspace = Workspace()
         return self
 
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("forward", "backward"):
+            if name in vars(cls):
+                raise TypeError(
+                    f"{cls.__name__}: a model runs this kind of layer by its {name}_steps and would not see {name}; "
+                    f"override {name}_steps, or derive from Layer"
+                )
+
     @abstractmethod
     def forward_steps(self, x: Array, out: Array, empty: Empty) -> Iterable[Call]:
         """Yield the calls that compute the output of `x` into `out`."""
@@ -65,8 +74,8 @@ class SteppedLayer(Layer):
         Parameters
         ----------
         x : array_like, shape (..., in)
-            One example a row; one example alone, (in,), or more leading dimensions are taken too. Do not change it
-            between this call and `backward`.
+            One example a row; one example alone, (in,), or more leading dimensions are taken too. Do not change it,
+            nor the result, between this call and `backward`.
         out : numpy.ndarray, shape (..., out), optional
             Where to write the result: of its exact shape and dtype.
 
@@ -80,13 +89,16 @@ class SteppedLayer(Layer):
         TypeError, ValueError
             If `x` or `out` does not fit, with what was expected and what came.
         """
-        self._kept = None
+        self._kept = self._pass = None
+        self.initialize()
         dtype = next((p.dtype for p in self._parameters.values()), None) or natural_dtype(x)
         x = as_array(x, f"{self.label}: x", dtype)
         check_features(self.label, x.shape, self.in_features)
         shape = (*x.shape[:-1], self.output_width(x.shape[-1]))
         y = np.empty(shape, dtype) if out is None else as_out(out, self.label, shape, dtype)
 
+        if self.keeps_input and np.may_share_memory(x, y):
+            x = x.copy()  # the result is about to overwrite what backward reads
         rows = _as_rows(x)
         target, copy_back = self._target(y, () if self.in_place else (rows,))
         run(self.forward_steps(rows, target, self._workspace.scratch("forward")))
@@ -145,7 +157,7 @@ class SteppedLayer(Layer):
 
         Products need C order, and none may write over an array that it still reads.
         """
-        if result.flags.c_contiguous and not any(np.may_share_memory(result, array) for array in busy):
+        if result.flags.carray and not any(np.may_share_memory(result, array) for array in busy):
             return _as_rows(result), False
         return np.empty((prod(result.shape[:-1]), result.shape[-1]), result.dtype), True
 

@@ -89,15 +89,18 @@ def as_array(value: object, name: str, dtype: np.dtype[Any]) -> Array:
     wanted = f"{name}: expected an array of numbers"
     if value is None:
         raise TypeError(f"{wanted}, got None")
-    if isinstance(value, np.ma.MaskedArray):
+    parts = value if isinstance(value, (list, tuple)) else (value,)
+    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
         raise TypeError(f"{wanted}, got a masked array, whose mask would be lost; use x.filled(...) or drop those rows")
     if hasattr(value, "toarray") and hasattr(value, "nnz"):
         raise TypeError(f"{wanted}, got a sparse {type(value).__name__}; make it dense with .toarray()")
     try:
         array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{wanted}, got a sequence whose rows differ in length ({error})") from None
-    except Exception as error:  # an object's own __array__ may raise anything
+    except Exception as error:
+        if isinstance(value, (list, tuple)) and isinstance(error, ValueError):
+            raise ValueError(
+                f"{wanted}, got a sequence whose rows differ in length ({error})"
+            ) from None  # an object's own __array__ may raise anything
         raise TypeError(f"{wanted}, got {describe(value)}, which could not be converted: {error}") from error
     if array.dtype.kind not in "biufc":
         raise TypeError(f"{wanted}, got {describe(value)}, whose elements have dtype {array.dtype}")
@@ -119,7 +122,7 @@ def as_out(out: object, name: str, shape: tuple[int, ...], dtype: np.dtype[Any])
     ValueError
         If its shape differs, or it is read-only.
     """
-    if not isinstance(out, np.ndarray) or out.dtype != dtype:
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray) or out.dtype != dtype:
         raise TypeError(f"{name}: out must be an array of dtype {dtype}, got {describe(out)}")
     if out.shape != shape:
         raise ValueError(f"{name}: out must have the shape of the result, {shape}, got {out.shape}")
@@ -178,9 +181,9 @@ def as_dtype(dtype: object, name: str = "dtype") -> np.dtype[Any]:
     """
     try:
         result: np.dtype[Any] | None = np.dtype(dtype)  # type: ignore[call-overload]
-    except TypeError:
+    except (TypeError, ValueError):
         result = None
-    if dtype is None or result not in DTYPES:
+    if dtype is None or result is None or result not in DTYPES:
         names = ", ".join(sorted({d.name for d in DTYPES}))
         raise TypeError(f"{name}: expected one of {names}, got {dtype!r}")
     return result
@@ -197,6 +200,8 @@ def as_rng(rng: object, name: str = "rng") -> np.random.Generator:
     if isinstance(rng, np.random.RandomState):
         raise TypeError(f"{name}: got a RandomState, the old interface; pass np.random.default_rng(seed)")
     try:
+        if isinstance(rng, bool):
+            raise TypeError("a truth value is no seed")
         return np.random.default_rng(rng)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}: expected None, a seed or a numpy Generator, got {describe(rng)} ({error})") from None
