@@ -12,6 +12,7 @@ import os
 import statistics
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from time import perf_counter
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -29,7 +30,7 @@ def our_step(
 ) -> tuple[Step, mb.Sequential]:
     """Return a function that computes loss and gradients, and the model."""
     layers: list[mb.Layer] = []
-    for wide, narrow in zip(widths, widths[1:], strict=False):
+    for wide, narrow in pairwise(widths):
         layers += [mb.Linear(wide, narrow), {"tanh": mb.Tanh, "relu": mb.ReLU}[activation]()]
     model = mb.Sequential(*layers[:-1], dtype=dtype, rng=0)
     loss = mb.MSE()
@@ -94,7 +95,8 @@ def main() -> None:
     widths, rng = [int(width) for width in args.network.split("-")], np.random.default_rng(0)
 
     print(
-        f"{args.network} {args.activation} {args.dtype}, MSE, one core; Python {sys.version.split()[0]}, NumPy {np.__version__}"
+        f"{args.network} {args.activation} {args.dtype}, MSE, one core; "
+        f"Python {sys.version.split()[0]}, NumPy {np.__version__}"
     )
     print(f"{'N':>8} {'ours µs':>10} {'torch µs':>10} {'ratio':>7}   middle half of the rounds")
     for batch in map(int, args.batches.split(",")):

@@ -9,7 +9,17 @@ from typing import Any, ClassVar, Self, overload
 import numpy as np
 from numpy.typing import DTypeLike
 
-from matbackprop.flat import check_chain, common_dtype, draw, flatten, named_parameters, size, width_after
+from matbackprop.flat import (
+    check_chain,
+    common_dtype,
+    draw,
+    flatten,
+    is_drawn,
+    named_parameters,
+    own,
+    size,
+    width_after,
+)
 from matbackprop.layer import Layer
 from matbackprop.validation import Array, as_array, as_dtype, as_rng, as_size, check_finite, describe
 
@@ -29,43 +39,64 @@ class Chain(Layer):
         Where weights are drawn from that have not been drawn yet.
     """
 
+    _slices: list[tuple[weakref.ref[Chain], int, int]]
+    _waiting: bool
+
     #: What belongs to this object and not to its state: copies and pickles make it anew.
     _transient: ClassVar[frozenset[str]] = frozenset({"_flat_parameters", "_flat_gradients", "_slices"})
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
+        """Start with no slice handed out."""
+        self = super().__new__(cls, *args, **kwargs)
+        self._slices = []
+        return self
 
     def __init__(
         self, *layers: Layer, dtype: DTypeLike | None = None, rng: int | np.random.Generator | None = None
     ) -> None:
         check_chain(layers)
-        generator = as_rng(rng, "Sequential: rng")
-        requested = None if dtype is None else as_dtype(dtype, "Sequential: dtype")
-        common = common_dtype(layers, requested)
+        generator = None if rng is None else as_rng(rng, "Sequential: rng")
+        self._dtype = common_dtype(layers, None if dtype is None else as_dtype(dtype, "Sequential: dtype"))
         self._layers = list(layers)
-        draw(self.leaves(), generator)
-        self._flatten(common)
+        self._waiting = True
+        if generator is not None or is_drawn(self):
+            draw(self.leaves(), generator or as_rng(None))
+            self._flatten(self._dtype)
+        own(self)
+        self.requested_dtype = None if self._dtype == np.float64 else self._dtype
+
+    def settle(self) -> None:
+        """Draw the weights and lay out the two vectors, if that is still to be done.
+
+        A chain that was given no `rng` waits with it until somebody needs a number of it: it may yet become part of
+        a model that has one.
+        """
+        if not self._waiting:
+            return
+        if self.owner is not None:
+            self.owner.settle()
+        else:
+            draw(self.leaves(), as_rng(None))
+            self._flatten(self._dtype)
 
     def _flatten(self, dtype: np.dtype[Any]) -> None:
-        """Move all parameters into vectors of this type, the chains inside taking their parts of them."""
-        self._slices: list[tuple[weakref.ref[Chain], int, int]] = []
-        self._attach(dtype, *flatten(self, dtype))
-        self.requested_dtype = None if dtype == np.float64 else dtype
-
-    def _attach(self, dtype: np.dtype[Any], parameters: Array, gradients: Array) -> None:
-        """Take these as the flat vectors, and let the chains inside, and the slices of this one, take their parts."""
-        self._take(dtype, parameters, gradients)
+        """Move all parameters into vectors of this type; the chains inside take their parts of them."""
+        parameters, gradients = flatten(self, dtype)
         start = 0
-        for layer in self._layers:
-            stop = start + size(layer)
-            if isinstance(layer, Chain):
-                layer._attach(dtype, parameters[start:stop], gradients[start:stop])
-            start = stop
+        for _, part in self.walk():
+            if isinstance(part, Chain):
+                stop = start + size(part)
+                part._take(dtype, parameters[start:stop], gradients[start:stop])
+            start += sum(array.size for array in part._parameters.values())
+
+    def _take(self, dtype: np.dtype[Any], parameters: Array, gradients: Array) -> None:
+        """Take these as the flat vectors; the slices of this chain that are still in use take their parts of them."""
+        self._waiting = False
+        self._dtype, self._flat_parameters, self._flat_gradients = dtype, parameters, gradients
         for reference, start, stop in self._slices:
             part = reference()
             if part is not None:
                 part._take(dtype, parameters[start:stop], gradients[start:stop])
-
-    def _take(self, dtype: np.dtype[Any], parameters: Array, gradients: Array) -> None:
-        """Take these as the flat vectors."""
-        self._dtype, self._flat_parameters, self._flat_gradients = dtype, parameters, gradients
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -75,20 +106,22 @@ class Chain(Layer):
     @property
     def parameters(self) -> Array:
         """All weights and biases in one vector: a live view. Assigning writes into it."""
+        self.settle()
         return self._flat_parameters
 
     @parameters.setter
     def parameters(self, value: Array) -> None:
-        self._write(self._flat_parameters, value, "parameters")
+        self._write(self.parameters, value, "parameters")
 
     @property
     def gradients(self) -> Array:
         """∂L/∂ each parameter, as the last backward left it: a live view. Assigning writes into it."""
+        self.settle()
         return self._flat_gradients
 
     @gradients.setter
     def gradients(self, value: Array) -> None:
-        self._write(self._flat_gradients, value, "gradients")
+        self._write(self.gradients, value, "gradients")
 
     def _write(self, flat: Array, value: Array, name: str) -> None:
         if value is flat:
@@ -146,16 +179,17 @@ class Chain(Layer):
         chosen = range(len(self))[index]
         if not chosen or chosen.step != 1:
             raise IndexError(f"Sequential: a slice must have step 1 and at least one of the {len(self)} layers")
+        self.settle()
         start = sum(map(size, self._layers[: chosen.start]))
         stop = start + sum(map(size, self._layers[index]))
         part = self._share(self._layers[index], start, stop)
-        self._slices.append((weakref.ref(part), start, stop))
+        self._slices = [entry for entry in self._slices if entry[0]() is not None] + [(weakref.ref(part), start, stop)]
         return part
 
     def _share(self, layers: list[Layer], start: int, stop: int) -> Self:
         """Return a chain of these layers over a part of the same vectors."""
         part = type(self).__new__(type(self))
-        part._layers, part._owner, part._slices = layers, weakref.ref(self), []
+        part._layers, part._owner = layers, weakref.ref(self)
         part._take(self._dtype, self._flat_parameters[start:stop], self._flat_gradients[start:stop])
         return part
 
@@ -164,7 +198,7 @@ class Chain(Layer):
 
     def replica(self) -> Self:
         """Return a twin that shares parameters and gradients and whose layers have caches of their own."""
-        return self._share([layer.replica() for layer in self._layers], 0, self._flat_parameters.size)
+        return self._share([layer.replica() for layer in self._layers], 0, self.parameters.size)
 
     # State.
 
@@ -177,6 +211,7 @@ class Chain(Layer):
         >>> list(mb.Sequential(mb.Linear(2, 1), mb.Sigmoid()).state_dict())
         ['0.weight', '0.bias']
         """
+        self.settle()
         return {name: array.copy() for name, array in named_parameters(self).items()}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
@@ -196,22 +231,26 @@ class Chain(Layer):
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: expected a mapping of names to arrays, got {describe(state)}")
-        own = named_parameters(self)
-        missing, unknown = [name for name in own if name not in state], [name for name in state if name not in own]
+        self.settle()
+        arrays = named_parameters(self)
+        missing, unknown = (
+            [name for name in arrays if name not in state],
+            [name for name in state if name not in arrays],
+        )
         if missing or unknown:
             raise ValueError(
                 f"load_state_dict: the names do not match: missing {missing}, unknown {unknown}; "
-                f"this model has {list(own)}"
+                f"this model has {list(arrays)}"
             )
         checked = {}
-        for name, target in own.items():
+        for name, target in arrays.items():
             array = as_array(state[name], f"load_state_dict: {name!r}", self._dtype).copy()  # it may be a live view
             if array.shape != target.shape:
                 hint = "; it looks transposed, a weight is (out, in)" if array.shape == target.shape[::-1] else ""
                 raise ValueError(f"load_state_dict: {name!r}: expected shape {target.shape}, got {array.shape}{hint}")
             check_finite(f"load_state_dict: {name!r}", array)
             checked[name] = array
-        for name, target in own.items():
+        for name, target in arrays.items():
             target[...] = checked[name]
 
     def astype(self, dtype: DTypeLike) -> Self:
@@ -227,14 +266,19 @@ class Chain(Layer):
             raise TypeError(f"astype: a {self._dtype} model does not fit {target}; its imaginary parts would be lost")
         model = self.copy()
         model._flatten(target)
+        model.requested_dtype = None if target == np.float64 else target
         return model
 
     def __getstate__(self) -> dict[str, Any]:
+        self.settle()
         return {name: value for name, value in super().__getstate__().items() if name not in self._transient}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._flatten(self._dtype)
+        requested = self.requested_dtype
+        own(self)
+        self.requested_dtype = requested
 
     def summary(self, width: int | None = None) -> str:
         """Return a table of the layers: name, output shape and number of parameters.
@@ -254,6 +298,7 @@ class Chain(Layer):
         2  Linear(16, 1)   (N, 1)            17
         total (float64)                      513
         """
+        self.settle()
         width = self.in_features if width is None else as_size(width, "summary: width")
         table = [("layer", "", "output", "parameters")]
         for prefix, layer in ((p, part) for p, part in self.walk() if part in self.leaves()):

@@ -12,7 +12,18 @@ from matbackprop.initializers import RULES
 from matbackprop.layer import Layer
 from matbackprop.validation import Array, as_size, describe
 
-__all__ = ["check_chain", "common_dtype", "draw", "flatten", "named_parameters", "own_gradients", "size", "width_after"]
+__all__ = [
+    "check_chain",
+    "common_dtype",
+    "draw",
+    "flatten",
+    "is_drawn",
+    "named_parameters",
+    "own",
+    "own_gradients",
+    "size",
+    "width_after",
+]
 
 
 def named_parameters(layer: Layer) -> dict[str, Array]:
@@ -77,7 +88,7 @@ def _check_widths(layers: Sequence[Layer]) -> None:
                 f"{layers[index - 1]!r}, gives {width}"
             )
         width = wanted if width is None else width
-        width = None if width is None else width_after(layer, width)
+        width = None if width is None else width_after(layer, width, f"Sequential: layer {index}, {layer!r}")
 
 
 def common_dtype(layers: Sequence[Layer], requested: np.dtype[Any] | None) -> np.dtype[Any]:
@@ -106,7 +117,7 @@ def common_dtype(layers: Sequence[Layer], requested: np.dtype[Any] | None) -> np
     return dtype
 
 
-def width_after(layer: Layer, width: int) -> int:
+def width_after(layer: Layer, width: int, who: str | None = None) -> int:
     """Return the number of features that the layer makes of `width`.
 
     Raises
@@ -114,9 +125,11 @@ def width_after(layer: Layer, width: int) -> int:
     TypeError, ValueError
         If it does not take so many, or a user's `output_width` returns no size.
     """
+    who = who or layer.label
     if layer.in_features is not None and layer.in_features != width:
-        raise ValueError(f"{layer.label}: expected inputs of {layer.in_features} features, got {width}")
-    return as_size(layer.output_width(width), f"{layer.label}: output_width({width})")
+        raise ValueError(f"{who}: expected inputs of {layer.in_features} features, got {width}")
+    result = layer.output_width(width)
+    return width if result == width else as_size(result, f"{who}: output_width({width})")
 
 
 def draw(leaves: Sequence[Layer], rng: np.random.Generator) -> None:
@@ -130,15 +143,28 @@ def draw(leaves: Sequence[Layer], rng: np.random.Generator) -> None:
             part.initialize(rule, rng)
 
 
+def own(model: Layer) -> None:
+    """Make every layer in and below the model part of it."""
+    for prefix, layer in model.walk():
+        if layer is not model:
+            layer._owner, layer._place = weakref.ref(model), f"layer {prefix[:-1]}, "
+            layer.requested_dtype = None
+
+
+def is_drawn(layer: Layer) -> bool:
+    """Return whether no weight in or below the layer waits to be drawn."""
+    return all(part._parameters or not part.drawn for _, part in layer.walk())
+
+
 def flatten(model: Layer, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     """Move all parameters and gradients of the model into two vectors of this type, and return them.
 
-    The layers' arrays become views into the vectors, and the layers part of the model.
+    The layers' arrays become views into the vectors.
     """
     count = size(model)
     parameters, gradients = np.empty(count, dtype), np.zeros(count, dtype)
     start = 0
-    for prefix, layer in model.walk():
+    for _, layer in model.walk():
         for name, array in layer._parameters.items():
             stop = start + array.size
             for store, vector in ((layer._parameters, parameters), (layer._gradients, gradients)):
@@ -146,9 +172,6 @@ def flatten(model: Layer, dtype: np.dtype[Any]) -> tuple[Array, Array]:
                 view[...] = store[name]
                 store[name] = view
             start = stop
-        if layer is not model:
-            layer._owner, layer._place = weakref.ref(model), f"layer {prefix[:-1]}, "
-            layer.requested_dtype = None
     return parameters, gradients
 
 

@@ -47,13 +47,15 @@ class Parameter:
     def __get__(self, layer: Layer | None, owner: type) -> Any:
         if layer is None:
             return self
+        if layer.owner is not None:
+            layer.owner.settle()
         if self.key not in layer._parameters:
             layer.initialize()
         return getattr(layer, self._store).get(self.key)
 
     def __set__(self, layer: Layer, value: object) -> None:
         target = getattr(layer, self._store).get(self.key)
-        if target is None and self.key in layer.drawn:
+        if target is None and value is not None and self.key in layer.drawn:
             target = self.__get__(layer, type(layer))
         who = f"{layer.label}.{self.name}"
         if target is None:
@@ -196,6 +198,9 @@ class Layer(ABC):
     def initialize(self, rule: str | None = None, rng: np.random.Generator | None = None) -> None:
         """Draw the parameters that were not yet drawn. A layer that draws none has nothing to do here."""
 
+    def settle(self) -> None:
+        """Draw what waits to be drawn by a model around this one. Nothing does in a single layer."""
+
     def _add_parameter(self, name: str, value: Array) -> None:
         self._parameters[name] = value
         self._gradients[name] = np.zeros_like(value)
@@ -205,6 +210,7 @@ class Layer(ABC):
 
     def forward_steps(self, x: Array, out: Array, empty: Empty) -> Iterable[Call]:
         """Yield the calls that compute the output of `x` into `out`, for a training pass."""
+        yield partial(setattr, self, "_pass", None)  # what an earlier pass left is about to go
         yield partial(_into, self.forward, x, out, self, "forward")
 
     def backward_steps(self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty) -> Iterable[Call]:
@@ -295,7 +301,6 @@ class Layer(ABC):
 
 def _into(method: Any, value: Array, out: Array | None, layer: Layer, what: str) -> None:
     """Call a user's ``method(value, out)`` and see that the result is in `out`, whatever the method did with it."""
-    layer._pass = None
     result = method(value, out)
     if out is not None and result is not out:
         out[...] = as_result(layer, what, result, out.shape, out.dtype)

@@ -226,7 +226,8 @@ class BCEWithLogits(Loss):
         positive = y if self._pos_weight is None else y * self._pos_weight
         u = np.where(right, 1 - y, -positive)
         c = 1 - y + positive
-        np.add(c * np.log1p(e), u * z, losses)
+        log = np.log1p(e.real * (2 + e.real) + e.imag**2) / 2 + 1j * np.arctan2(e.imag, 1 + e.real)  # log(1 + e)
+        np.add(c * log, u * z, losses)
         np.subtract(u, np.where(right, 1, -1) * c * e / (1 + e), delta)
 
     def _key(self) -> Hashable:

@@ -35,7 +35,8 @@ class Sequential(Chain):
         By default the type that its layers were made with, if any was.
     rng : int, numpy.random.Generator or None, keyword-only
         Where the weights are drawn from that have not been drawn yet, in the order of the layers. (A Sequential
-        inside has drawn its own.)
+        inside that has drawn its own, because it was given an `rng` or has been used, keeps them.) By default fresh
+        ones, drawn when a number of the model is first needed.
 
     Attributes
     ----------
@@ -152,8 +153,8 @@ class Sequential(Chain):
         leaves = self.leaves()
         if self._pass is None or any(layer._pass is not self._pass for layer in leaves):
             raise RuntimeError(
-                "Sequential: backward before forward; call forward(x) first (the last one may have failed, or another "
-                "pass through these layers come in between)"
+                "Sequential: backward before forward; call forward(x) first (the last one may have failed, or a "
+                "backprop or another model's pass through these layers come in between)"
             )
         delta = as_array(delta, "Sequential: delta", self._dtype)
         if delta.shape != self._output_shape:
@@ -270,7 +271,7 @@ class Sequential(Chain):
         array([-0.4, -0.8])
         """
         self._pass = None
-        plan = self._plan
+        plan = None if self._waiting else self._plan
         if plan is not None and workers is None and plan.fits(x, y, loss, sample_weight):
             return plan.run(x, y)
 
@@ -328,6 +329,7 @@ class Sequential(Chain):
 
     def _as_rows(self, x: Array) -> tuple[Array, Array]:
         """Return `x` as a checked array of the model's type, and as a view of shape (rows, features)."""
+        self.settle()
         first = self._layers[0]
         if type(x) is not np.ndarray or x.dtype != self._dtype:
             x = as_array(x, f"{first.label}: x", self._dtype)

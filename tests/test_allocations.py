@@ -134,12 +134,12 @@ def batch(rows: int, features: int, dtype: type) -> tuple[np.ndarray, np.ndarray
 
 
 #: The loss, what the network ends in, and how many numbers (results of a reduction, arrays of no dimensions) a step may
-#: still ask memory for, whatever the size of the batch: the checks that values are in [0, 1], and BCE's clamp.
+#: still ask memory for, whatever the size of the batch: the checks that values are in [0, 1], and masks.
 LOSSES = {
     "MSE": (mb.MSE(), (), 0),
-    "BCE fused": (mb.BCE(), (mb.Sigmoid,), 2),
+    "BCE fused": (mb.BCE(), (mb.Sigmoid,), 3),
     "BCE": (mb.BCE(), (mb.Sigmoid, Halved), 6),
-    "BCEWithLogits": (mb.BCEWithLogits(pos_weight=2.0), (), 2),
+    "BCEWithLogits": (mb.BCEWithLogits(pos_weight=2.0), (), 3),
 }
 #: The batch sizes of one training run: 64, and a shorter last batch.
 SIZES = {"1": (1,), "64": (64,), "64 and 25": (64, 25)}
@@ -169,15 +169,8 @@ def test_backprop(features, dtype, activation, loss, sizes) -> None:
     for weighted in (False, True):
         model = network(activation, *(layer() for layer in end), features=features, dtype=dtype)
         step = steps(model, loss, sizes, weighted)
-        assert requests(step) <= numbers * CALLS * len(sizes)
+        assert requests(step) <= (numbers + 3 * weighted) * CALLS * len(sizes)  # weights are checked to be finite
         assert requests(step, least=17) == 0
-
-
-@pytest.mark.xfail(reason="the checks of targets and the clamp make an array of no dimensions each", strict=True)
-@pytest.mark.parametrize("loss", [name for name in LOSSES if LOSSES[name][2]])
-def test_not_even_a_number(loss) -> None:
-    loss, end, _ = LOSSES[loss]
-    assert requests(steps(network(mb.Tanh, *(layer() for layer in end)), loss, (64,), False)) == 0
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -198,7 +191,7 @@ def test_number_for_a_weight() -> None:
     """A number is made an array of no dimensions: nothing of the size of the batch."""
     model = network(mb.Tanh)
     x, y, _ = batch(64, 30, np.float64)
-    assert requests(lambda: model.backprop(x, y, mb.MSE(), sample_weight=0.5)) <= CALLS
+    assert requests(lambda: model.backprop(x, y, mb.MSE(), sample_weight=0.5)) <= 4 * CALLS
 
 
 @pytest.mark.parametrize("features", [30, 600], ids=["small", "large"])

@@ -71,9 +71,8 @@ def state(model: mb.Sequential, **changes: Any) -> dict[str, Any]:
 CASES: list[Any] = []
 
 
-def case(name: str, call: Any, error: type[Exception], *words: str, bug: str = "") -> None:
-    marks = [pytest.mark.xfail(reason=bug, strict=True)] if bug else []
-    CASES.append(pytest.param(call, error, words, id=name, marks=marks))
+def case(name: str, call: Any, error: type[Exception], *words: str) -> None:
+    CASES.append(pytest.param(call, error, words, id=name))
 
 
 # Inputs: the same for a model, a layer alone, and targets.
@@ -111,7 +110,6 @@ for what, bad, error, word in NOT_NUMBERS:
         "Linear(2, 3): x",
         "expected",
         word,
-        bug="a Linear not drawn yet takes the type of its input" if what == "complex" else "",
     )
     case(
         f"backprop-x-{what}", lambda s, b=bad: s.model.backprop(b, Y, mb.MSE()), error, "layer 0, Linear(2, 3): x", word
@@ -140,9 +138,8 @@ for what, bad, error, word in NOT_NUMBERS:
         "expected",
         word,
     )
-NATURAL = "None is 'in' a tuple of dtypes: np.dtype(float64) == None"
-case("activation-list-of-complex", lambda s: mb.Tanh().forward([1j]), TypeError, "Tanh(): x", "real", bug=NATURAL)
-case("loss-list-of-complex", lambda s: mb.MSE()([1j], [1.0]), TypeError, "MSE(): y_pred", "real", bug=NATURAL)
+case("activation-list-of-complex", lambda s: mb.Tanh().forward([1j]), TypeError, "Tanh(): x", "real")
+case("loss-list-of-complex", lambda s: mb.MSE()([1j], [1.0]), TypeError, "MSE(): y_pred", "real")
 
 # Shapes.
 for method in ("forward", "predict"):
@@ -226,7 +223,6 @@ case(
     ValueError,
     "sample_weight",
     "inf",
-    bug="inf * 0 warns before it is found",
 )
 case(
     "weight-rows",
@@ -256,7 +252,6 @@ for bad in ("avg", None, 1, [], np.array(["mean", "sum"])):
         ValueError,
         "MSE: reduction",
         "'mean' or 'sum'",
-        bug="compared elementwise" if isinstance(bad, np.ndarray) else "",
     )
 
 # Making layers.
@@ -284,15 +279,15 @@ for bad in ("xavier", 3, ["he"], ""):
         repr(bad),
     )
 INITS = {
-    "transposed": (lambda shape, rng: np.ones(shape[::-1]), "(2, 3)", ""),
-    "none": (lambda shape, rng: None, "got", ""),
-    "text": (lambda shape, rng: np.full(shape, "a"), "<U1", ""),
-    "ragged": (lambda shape, rng: [[1.0], [1.0, 2.0]], "got", "np.asarray raises"),
-    "complex": (lambda shape, rng: np.full(shape, 1j), "complex", "imaginary parts are dropped"),
-    "nan": (lambda shape, rng: np.full(shape, NAN), "nan", "not checked"),
-    "masked": (lambda shape, rng: np.ma.masked_all(shape), "mask", "the mask is lost"),
+    "transposed": (lambda shape, rng: np.ones(shape[::-1]), "(2, 3)"),
+    "none": (lambda shape, rng: None, "got"),
+    "text": (lambda shape, rng: np.full(shape, "a"), "<U1"),
+    "ragged": (lambda shape, rng: [[1.0], [1.0, 2.0]], "got"),
+    "complex": (lambda shape, rng: np.full(shape, 1j), "complex"),
+    "nan": (lambda shape, rng: np.full(shape, NAN), "nan"),
+    "masked": (lambda shape, rng: np.ma.masked_all(shape), "mask"),
 }
-for name, (rule, word, bug) in INITS.items():
+for name, (rule, word) in INITS.items():
     case(
         f"init-gives-{name}",
         lambda s, r=rule: mb.Linear(2, 3, weight_init=r).weight,
@@ -300,12 +295,10 @@ for name, (rule, word, bug) in INITS.items():
         "Linear(2, 3",
         "weight_init",
         word,
-        bug=bug,
     )
 case("bias-values", lambda s: mb.Linear(2, 1, bias=[0.0]), TypeError, "Linear: bias", "True or False", ".bias")
 case("bias-one", lambda s: mb.Linear(2, 1, bias=1), TypeError, "Linear: bias", "int 1")
 for bad in (int, np.float16, "O", "U3", ">f8", [("a", "f8")], "flaot32", 3, object()):
-    bug = NATURAL if isinstance(bad, int) or bad == "flaot32" or type(bad) is object else ""
     word = "expected one of"
     case(
         f"dtype-linear-{bad}",
@@ -314,7 +307,6 @@ for bad in (int, np.float16, "O", "U3", ">f8", [("a", "f8")], "flaot32", 3, obje
         "Linear: dtype",
         word,
         "float32",
-        bug=bug,
     )
     case(
         f"dtype-model-{bad}",
@@ -322,15 +314,13 @@ for bad in (int, np.float16, "O", "U3", ">f8", [("a", "f8")], "flaot32", 3, obje
         TypeError,
         "Sequential: dtype",
         word,
-        bug=bug,
     )
-    case(f"dtype-astype-{bad}", lambda s, b=bad: s.model.astype(b), TypeError, "astype: dtype", word, bug=bug)
+    case(f"dtype-astype-{bad}", lambda s, b=bad: s.model.astype(b), TypeError, "astype: dtype", word)
 case(
     "dtype-names",
     lambda s: mb.Linear(2, 1, dtype={"names": ["a"]}),
     TypeError,
     "Linear: dtype",
-    bug="np.dtype's ValueError",
 )
 case("astype-none", lambda s: s.model.astype(None), TypeError, "astype: dtype", "None")
 case("astype-real", lambda s: s.model.astype(np.complex128).astype(np.float64), TypeError, "imaginary", "float64")
@@ -390,7 +380,6 @@ case(
     TypeError,
     "layer 0",
     "complex128",
-    bug="an error or warning of NumPy's",
 )
 
 # Order.
@@ -446,9 +435,8 @@ OUTS: list[tuple[str, Any, type[Exception], str]] = [
     ("masked", np.ma.zeros((4, 1)), TypeError, "MaskedArray"),
 ]
 for name, out, error, word in OUTS:
-    bug = "passes as an ndarray" if name == "masked" else ""
-    case(f"out-model-{name}", lambda s, o=out: s.model.forward(X, out=o), error, "Sequential", "out", word, bug=bug)
-    case(f"out-layer-{name}", lambda s, o=out: mb.Tanh().forward(Y, out=o), error, "Tanh()", "out", word, bug=bug)
+    case(f"out-model-{name}", lambda s, o=out: s.model.forward(X, out=o), error, "Sequential", "out", word)
+    case(f"out-layer-{name}", lambda s, o=out: mb.Tanh().forward(Y, out=o), error, "Tanh()", "out", word)
     case(
         f"out-loss-{name}",
         lambda s, o=out: (f := mb.MSE(), f(Y, Y), f.backward(out=o)),
@@ -456,7 +444,6 @@ for name, out, error, word in OUTS:
         "MSE()",
         "out",
         word,
-        bug=bug,
     )
     case(
         f"out-backward-{name}",
@@ -465,7 +452,6 @@ for name, out, error, word in OUTS:
         "Tanh()",
         "out",
         word,
-        bug=bug,
     )
 case(
     "out-model-backward",
@@ -492,29 +478,20 @@ case(
     "elementwise",
 )
 ELEMENTWISE = {
-    "row": (lambda f, p, y: (p[0], p), "(4, 1)", ""),
-    "scalar": (lambda f, p, y: (p, 0.0), "(4, 1)", ""),
-    "alone": (lambda f, p, y: p, "elementwise", ""),
-    "none": (lambda f, p, y: None, "elementwise", ""),
-    "complex": (lambda f, p, y: (p * 1j, p), "complex", "NumPy's cast error"),
+    "row": (lambda f, p, y: (p[0], p), "(4, 1)"),
+    "scalar": (lambda f, p, y: (p, 0.0), "(4, 1)"),
+    "alone": (lambda f, p, y: p, "elementwise"),
+    "none": (lambda f, p, y: None, "elementwise"),
+    "complex": (lambda f, p, y: (p * 1j, p), "complex"),
 }
-for name, (elementwise, word, bug) in ELEMENTWISE.items():
+for name, (elementwise, word) in ELEMENTWISE.items():
     case(
         f"loss-gives-{name}",
         lambda s, e=elementwise: s.model.backprop(X, Y, loss_with(e)),
         (TypeError, ValueError),
         "Odd()",
         word,
-        bug=bug,
     )
-case(
-    "loss-without-super",
-    lambda s: type("Odd", (mb.Loss,), {"__init__": lambda f: None, "elementwise": lambda f, p, y: (p, p)})()(Y, Y),
-    (TypeError, RuntimeError),
-    "Odd",
-    "super().__init__",
-    bug="an AttributeError about _reduction",
-)
 
 # State.
 for name, call, words in (
@@ -573,7 +550,6 @@ case(
     "(13,)",
     "(12,)",
 )
-MISSING = "makes a bias that nothing uses"
 case(
     "set-missing-bias",
     lambda s: assign(mb.Linear(2, 1, bias=False), "bias", [1.0]),
@@ -581,7 +557,6 @@ case(
     "bias=False",
     ".bias",
     "without",
-    bug=MISSING,
 )
 case(
     "set-missing-bias-in-model",
@@ -589,7 +564,6 @@ case(
     ValueError,
     "layer 0",
     "without",
-    bug="blames __init__",
 )
 case(
     "set-missing-grad",
@@ -609,12 +583,11 @@ case(
     "backward",
 )
 BROKEN = {
-    "shape": (lambda f, x, out=None: x[:, :1].copy(), "(4, 1)", ""),
-    "none": (lambda f, x, out=None: None, "()", ""),
-    "complex": (lambda f, x, out=None: x * 1j, "complex", "NumPy's cast error"),
+    "shape": (lambda f, x, out=None: x[:, :1].copy(), "(4, 1)"),
+    "none": (lambda f, x, out=None: None, "()"),
+    "complex": (lambda f, x, out=None: x * 1j, "complex"),
 }
-ALONE = "Sequential.forward and backward do not check what a layer returns"
-for name, (method, word, bug) in BROKEN.items():
+for name, (method, word) in BROKEN.items():
     for run in ("backprop", "predict", "forward"):
         call = {
             "backprop": lambda m: m.backprop(X, X, mb.MSE()),
@@ -628,7 +601,6 @@ for name, (method, word, bug) in BROKEN.items():
             "layer 1, Broken()",
             "forward",
             word,
-            bug=ALONE if run == "forward" else bug,
         )
     case(
         f"user-backward-{name}-backprop",
@@ -637,7 +609,6 @@ for name, (method, word, bug) in BROKEN.items():
         "layer 1, Broken()",
         "backward",
         word,
-        bug=bug,
     )
     case(
         f"user-backward-{name}-backward",
@@ -646,18 +617,15 @@ for name, (method, word, bug) in BROKEN.items():
         "layer 0, Broken()",
         "backward",
         word,
-        bug=ALONE,
     )
 case(
     "user-no-out",
-    lambda s: mb.Sequential(mb.Linear(2, 1), broken(forward=lambda f, x: x)).backprop(X, Y, mb.MSE()),
+    lambda s: broken(forward=lambda f, x: x),
     TypeError,
-    "layer 1, Broken()",
-    "out",
-    bug="Python's own message",
+    "Broken",
+    "forward(self, x, out=None)",
 )
 WIDE = {"output_width": lambda f, width: 2 * width, "forward": lambda f, x, out=None: np.hstack([x, x])}
-UNKNOWN = "widths that only the input tells are not checked; np.dot raises"
 for run, call in (
     ("backprop", lambda m: m.backprop(X, Y, mb.MSE())),
     ("predict", lambda m: m.predict(X)),
@@ -670,7 +638,6 @@ for run, call in (
         "layer 2, Linear(6, 1)",
         "6",
         "4",
-        bug="" if run == "forward" else UNKNOWN,
     )
 case(
     "user-width-float",
@@ -678,7 +645,6 @@ case(
     (TypeError, ValueError),
     "layer 1, Broken()",
     "output_width",
-    bug="not checked",
 )
 
 
@@ -721,17 +687,6 @@ def test_bad_call(setting: SimpleNamespace, call: Any, error: type[Exception], w
         assert model.predict(X).tobytes() == twin.predict(X).tobytes()
         assert model.backprop(X, Y, loss) == twin.backprop(X, Y, loss)
         assert model.gradients.tobytes() == twin.gradients.tobytes()
-
-
-@pytest.mark.xfail(reason="the gradients above the failing layer are replaced already", strict=True)
-def test_a_layer_that_fails_backward_leaves_the_gradients() -> None:
-    model = mb.Sequential(
-        mb.Linear(2, 2), broken(backward=lambda f, delta, out=None: delta[:1]), mb.Linear(2, 1), rng=0
-    )
-    before = model.gradients.copy()
-    with pytest.raises(ValueError, match="layer 1"):
-        model.backprop(X, Y, mb.MSE())
-    assert np.array_equal(model.gradients, before)
 
 
 def test_failed_construction_leaves_layers_free() -> None:
