@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from itertools import pairwise
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -184,7 +185,7 @@ def run_all(jobs: Sequence[Callable[[], T]]) -> list[T]:
     """Run the jobs at once, the first in this thread, and return their results when all have ended."""
     if len(jobs) == 1:
         return [jobs[0]()]
-    futures = [_threads().submit(job) for job in jobs[1:]]
+    futures = [_threads().submit(copy_context().run, job) for job in jobs[1:]]  # np.errstate holds there too
     try:
         results = [jobs[0]()]
     finally:

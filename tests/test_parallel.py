@@ -1,0 +1,230 @@
+"""Row blocks and threads: the same numbers as the plain layers, the same bits for the same call, and no surprises."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import matbackprop as mb
+from matbackprop.parallel import FEWEST_ROWS, cut, one_blas_thread, run_all
+
+ROWS = 4 * FEWEST_ROWS + 3
+
+
+def network(dtype=np.float64, **kwargs) -> mb.Sequential:
+    layers = mb.Linear(5, 64), mb.Tanh(), mb.Linear(64, 64), mb.ReLU(), mb.Linear(64, 2), mb.Sigmoid()
+    return mb.Sequential(*layers, dtype=dtype, rng=0, **kwargs)
+
+
+def batch(rows: int = ROWS, dtype=np.float64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    x, y, weight = rng.normal(size=(rows, 5)), rng.random((rows, 2)), rng.random((rows, 1))
+    return x.astype(dtype), y.astype(dtype), weight.astype(dtype)
+
+
+def plain(model: mb.Sequential, x, y, loss, weight=None) -> tuple[float, np.ndarray]:
+    """Return loss and gradient by the layers' own forward and backward, on the whole batch."""
+    value = loss(model.forward(x), y, weight)
+    model.backward(loss.backward())
+    return value, model.gradients.copy()
+
+
+@pytest.mark.parametrize("workers", [None, 1, 2, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", [mb.MSE(), mb.MSE("sum"), mb.BCE(), mb.BCEWithLogits("sum", pos_weight=[1.0, 3.0])])
+@pytest.mark.parametrize(("dtype", "rtol"), [(np.float64, 1e-13), (np.float32, 1e-5)])
+def test_same_as_the_plain_layers(dtype, rtol, loss, weighted, workers) -> None:
+    model, (x, y, weight) = network(dtype), batch(dtype=dtype)
+    weight = weight if weighted else None
+    value, gradient = plain(model, x, y, loss, weight)
+    ours, gradients = model.value_and_grad(x, y, loss, sample_weight=weight, workers=workers)
+    assert_allclose(ours, value, rtol=rtol)
+    assert_allclose(gradients, gradient, rtol=0, atol=rtol * np.abs(gradient).max())
+    assert_array_equal(model.predict(x, workers=workers).shape, y.shape)
+    assert_allclose(model.predict(x, workers=workers), model.forward(x), rtol=rtol)
+
+
+@pytest.mark.parametrize("workers", [None, 1, 2, 3])
+def test_same_call_same_bits(workers) -> None:
+    x, y, _ = batch()
+    model = network()
+    first = model.value_and_grad(x, y, mb.MSE(), workers=workers)
+    model.value_and_grad(x[:100], y[:100], mb.BCE())  # whatever came in between
+    model.value_and_grad(x, y, mb.MSE(), workers=4)
+    for again in (model, network()):
+        value, gradient = again.value_and_grad(x, y, mb.MSE(), workers=workers)
+        assert value == first[0]
+        assert_array_equal(gradient, first[1])
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 7])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_few_rows(rows, workers) -> None:
+    model, (x, y, _) = network(), batch(rows)
+    value, gradient = plain(model, x, y, mb.MSE("sum"))
+    ours, gradients = model.value_and_grad(x, y, mb.MSE("sum"), workers=workers)
+    assert_allclose(ours, value, rtol=1e-14)
+    assert_allclose(gradients, gradient, rtol=0, atol=1e-13)
+    assert model.predict(x, workers=workers).shape == (rows, 2)
+
+
+@pytest.mark.parametrize("loss", [mb.MSE(), mb.BCE()])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bad_target_in_a_late_block_is_found_in_its_place(loss, workers) -> None:
+    model, (x, y, _) = network(), batch()
+    model.backprop(x, y, loss)
+    before = model.gradients.copy()
+    y[ROWS - 2, 1] = np.nan
+    with pytest.raises(ValueError, match=rf"y_true: .* got nan at \({ROWS - 2}, 1\)"):
+        model.backprop(x, y, loss, workers=workers)
+    assert_array_equal(model.gradients, before)
+
+
+def test_overflow_is_no_error_and_errstate_holds_in_every_thread() -> None:
+    model, (x, y, _) = network(), batch()
+    y[[3, -3]] = 1e200
+    with np.errstate(over="ignore"):
+        assert model.backprop(x, y, mb.MSE(), workers=2) == np.inf
+
+
+class Leaky(mb.Layer):
+    """A row-wise layer of a user's, with a setting that changes."""
+
+    rowwise = True
+    slope = 0.1
+
+    def forward(self, x, out=None):
+        self.x = x
+        return np.where(x > 0, x, self.slope * x)
+
+    def backward(self, delta, out=None):
+        return delta * np.where(self.x > 0, 1, self.slope)
+
+
+class Centred(mb.Layer):
+    """A layer that looks at the whole batch, so that it must not be cut up."""
+
+    def forward(self, x, out=None):
+        return np.subtract(x, x.mean(axis=0), out=out)
+
+    def backward(self, delta, out=None):
+        return np.subtract(delta, delta.mean(axis=0), out=out)
+
+
+@pytest.mark.parametrize("layer", [Leaky(), Centred()], ids=["rowwise", "whole batch"])
+@pytest.mark.parametrize("workers", [None, 1, 2])
+def test_users_layers(layer, workers) -> None:
+    model, (x, y, _) = mb.Sequential(mb.Linear(5, 3), layer.copy(), mb.Linear(3, 2), rng=0), batch()
+    for slope in (0.1, 0.5):
+        model[1].slope = slope
+        value, gradient = plain(model, x, y, mb.MSE())
+        ours, gradients = model.value_and_grad(x, y, mb.MSE(), workers=workers)
+        assert_allclose(ours, value, rtol=1e-13)
+        assert_allclose(gradients, gradient, atol=1e-13 * np.abs(gradient).max())
+        assert_allclose(model.predict(x, workers=workers), model.forward(x), rtol=1e-12)
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, "2", True])
+@pytest.mark.parametrize("call", ["backprop", "predict"])
+def test_bad_workers(call, workers) -> None:
+    model, (x, y, _) = network(), batch(3)
+    with pytest.raises((TypeError, ValueError), match="workers: expected a positive integer"):
+        model.backprop(x, y, mb.MSE(), workers=workers) if call == "backprop" else model.predict(x, workers=workers)
+
+
+def test_a_memory_map_is_read_in_blocks(tmp_path) -> None:
+    x, y, _ = batch()
+    mapped = np.memmap(tmp_path / "x", np.float64, "w+", shape=x.shape)
+    mapped[:] = x
+    model = network()
+    expected = model.value_and_grad(x, y, mb.MSE())
+    value, gradient = model.value_and_grad(np.memmap(tmp_path / "x", np.float64, "r", shape=x.shape), y, mb.MSE())
+    assert value == expected[0]
+    assert_array_equal(gradient, expected[1])
+
+
+def test_memory_does_not_grow_with_the_batch() -> None:
+    """The workers' buffers hold a block: twice the rows need no more."""
+    model = network()
+    sizes = []
+    for rows in (8 * FEWEST_ROWS, 64 * FEWEST_ROWS):
+        model.backprop(np.ones((rows, 5)), np.ones((rows, 2)), mb.MSE(), workers=2)
+        sizes.append(sum(worker.plans.workspace.nbytes for worker in model._team.workers))
+    assert sizes[1] <= 2 * sizes[0]
+
+
+def test_cut_covers_the_rows_once_in_order() -> None:
+    for rows, block, workers in ((1, 1, 1), (10, 3, 2), (1000, 64, 3), (7, 512, 7), (0, 512, 1)):
+        parts = cut(rows, block, workers)
+        assert len(parts) == workers
+        assert len({len(part) for part in parts}) == 1
+        edges = [(piece.start, piece.stop) for part in parts for piece in part]
+        assert [start for start, _ in edges] == [0, *(stop for _, stop in edges[:-1])]
+        assert edges[-1][1] == rows
+        assert max(stop - start for start, stop in edges) <= block
+
+
+def test_blas_gets_its_threads_back() -> None:
+    def threads() -> list[int]:
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        with one_blas_thread():
+            assert set(threads()) == {1}
+            with one_blas_thread():
+                pass
+            assert set(threads()) == {1}
+        assert threads() == before
+        with pytest.raises(KeyError), one_blas_thread():
+            raise KeyError
+        assert threads() == before
+
+
+def test_a_failing_job_is_heard_of_after_all_have_ended() -> None:
+    ended = []
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_all([lambda: ended.append(1), fail, lambda: ended.append(2)])
+    with pytest.raises(ZeroDivisionError):
+        run_all([fail, lambda: ended.append(3)])
+    assert sorted(ended) == [1, 2, 3]
+
+
+def test_several_models_in_several_threads() -> None:
+    x, y, _ = batch()
+    expected = network().value_and_grad(x, y, mb.MSE(), workers=2)
+    results: list[tuple[float, np.ndarray]] = []
+
+    def work() -> None:
+        model = network()
+        results.extend(model.value_and_grad(x, y, mb.MSE(), workers=2) for _ in range(5))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 20
+    for value, gradient in results:
+        assert value == expected[0]
+        assert_array_equal(gradient, expected[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python's own, of forking with threads
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    model, (x, y, _) = network(), batch()
+    expected = model.backprop(x, y, mb.MSE(), workers=2)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if model.backprop(x, y, mb.MSE(), workers=2) == expected else 1)
+    assert os.waitpid(child, 0)[1] == 0
