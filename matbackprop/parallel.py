@@ -9,8 +9,7 @@ from the shapes and the number of workers alone: the same call gives the same bi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from itertools import pairwise
 from threading import Lock
@@ -28,7 +27,7 @@ from matbackprop.validation import Array, as_size, check_finite
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["Shares", "Team", "as_workers", "cut", "one_blas_thread", "run_all", "share"]
+__all__ = ["Costs", "Shares", "Team", "as_workers", "costs", "cut", "one_blas_thread", "run_all", "share"]
 
 T = TypeVar("T")
 
@@ -36,12 +35,32 @@ T = TypeVar("T")
 #: and the products are less efficient, more and nothing is gained.
 BLOCK_BYTES, FEWEST_ROWS, MOST_ROWS = 1 << 20, 512, 8192
 
-#: A batch is shared among threads where one core would take longer than this, in seconds by `estimate`: handing over
-#: a part costs some 30 µs.
-WORTH_A_THREAD = 200e-6
+#: About what loss and gradients cost a core, measured in float32: for every row, so much a parameter for the products,
+#: and so much a feature for everything else. It decides only what follows.
+SECONDS_A_PARAMETER, SECONDS_A_FEATURE = 0.05e-9, 1e-9
+
+#: Each thread is to have this many seconds of work at least: handing it over costs some 30 µs.
+WORTH_A_THREAD = 150e-6
 
 #: BLAS is told to stay on one thread where the batch takes longer than this; below, it does so by itself.
 WORTH_TELLING_BLAS = 30e-6
+
+
+class Costs(NamedTuple):
+    """What a row costs, for inputs of one width."""
+
+    parameters: int
+    features: int  # of the input and of every layer's output together
+    outputs: int  # of the last layer
+    rowwise: bool  # whether rows can be taken apart
+
+
+def costs(layers: Sequence[Layer], width: int) -> Costs:
+    """Return what a row of `width` features costs in these layers."""
+    widths = [width]
+    for layer in layers:
+        widths.append(width_after(layer, widths[-1]))
+    return Costs(sum(map(size, layers)), sum(widths), widths[-1], all(layer.rowwise for layer in layers))
 
 
 class Shares(NamedTuple):
@@ -49,48 +68,35 @@ class Shares(NamedTuple):
 
     workers: int
     block: int  # rows at most
-    seconds: float  # what one core would take, roughly
+    light: bool  # so little work that BLAS will not use threads anyway
 
 
-def share(layers: Sequence[Layer], shape: tuple[int, int], itemsize: int, workers: int | None) -> Shares:
+def share(cost: Costs, rows: int, itemsize: int, workers: int | None) -> Shares:
     """Decide how a batch is cut up, from shapes and cores alone.
 
     Parameters
     ----------
-    layers : sequence of Layer
-        If one of them is not `rowwise`, the batch stays whole.
-    shape : tuple of int
-        (rows, features) of the input.
+    cost : Costs
+        If it is not `rowwise`, the batch stays whole.
+    rows : int
     itemsize : int
         Bytes of a number.
     workers : int or None
         How many threads, or None for as many as there are cores to use and the batch is worth.
     """
-    rows, width = shape
-    widths = [width]
-    for layer in layers:
-        widths.append(width_after(layer, widths[-1]))
-    seconds = _estimate(rows, sum(map(size, layers)), sum(widths))
-    if not all(layer.rowwise for layer in layers):
-        return Shares(1, max(rows, 1), seconds)
-    block = min(max(BLOCK_BYTES // (max(1, sum(widths)) * itemsize), FEWEST_ROWS), MOST_ROWS)
+    seconds = rows * (SECONDS_A_PARAMETER * cost.parameters + SECONDS_A_FEATURE * cost.features)
+    light = seconds < WORTH_TELLING_BLAS
+    if not cost.rowwise:
+        return Shares(1, max(rows, 1), light)
+    block = min(max(BLOCK_BYTES // (max(1, cost.features) * itemsize), FEWEST_ROWS), MOST_ROWS)
     if workers is None:
-        workers = min(_cores(), int(seconds / WORTH_A_THREAD)) or 1
-    return Shares(max(1, min(workers, rows)), block, seconds)
+        workers = min(_cores(), int(seconds / WORTH_A_THREAD)) if seconds > WORTH_A_THREAD else 1
+    return Shares(max(1, min(workers, rows)), block, light)
 
 
 def as_workers(workers: object) -> int | None:
     """Return `workers` as a positive int, or None."""
     return None if workers is None else as_size(workers, "workers")
-
-
-def _estimate(rows: int, parameters: int, features: int) -> float:
-    """Return about how long one core takes for loss and gradients, in seconds.
-
-    Measured in float32: 0.05 ns a row and parameter for the products, 3 ns a row and feature for everything else. It
-    decides only what is worth a thread.
-    """
-    return rows * (0.05e-9 * parameters + 3e-9 * features)
 
 
 def _cores() -> int:
@@ -168,7 +174,7 @@ class Team:
 
         parts = cut(len(x), shares.block, shares.workers)
         try:
-            with one_blas_thread():
+            with one_blas_thread:
                 values = run_all([job(worker, blocks) for worker, blocks in zip(team, parts, strict=True)])
         except ValueError:
             loss.check_values(None, y)  # which may name the value by its place in the batch, not in a block
@@ -218,47 +224,37 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_threads)  # a child process has none of its parent's
 
 
-class _Blas:
-    """The BLAS libraries of this process, and how many callers want them on one thread."""
+class _OneBlasThread:
+    """A context in which BLAS stays on one thread; when the last thread has left it, BLAS is as it was before.
+
+    Two calls into the library cost about 2 µs; threadpoolctl's own context manager does the same in 7, and is not
+    made for several threads that come and go.
+    """
 
     def __init__(self) -> None:
         self.lock = Lock()
-        self.callers = 0
+        self.inside = 0
         self.libraries: list[Any] | None = None
         self.before: list[int] = []
 
-    def hold(self) -> None:
+    def __enter__(self) -> None:
         with self.lock:
             if self.libraries is None:
                 from threadpoolctl import ThreadpoolController
 
                 self.libraries = ThreadpoolController().select(user_api="blas").lib_controllers
-            if self.callers == 0:
+            if self.inside == 0:
                 self.before = [library.get_num_threads() for library in self.libraries]
                 for library in self.libraries:
                     library.set_num_threads(1)
-            self.callers += 1
+            self.inside += 1
 
-    def release(self) -> None:
+    def __exit__(self, *error: object) -> None:
         with self.lock:
-            self.callers -= 1
-            if self.callers == 0 and self.libraries is not None:
+            self.inside -= 1
+            if self.inside == 0 and self.libraries is not None:
                 for library, threads in zip(self.libraries, self.before, strict=True):
                     library.set_num_threads(threads)
 
 
-_blas = _Blas()
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS to one thread in here, and give it back as it was when the last thread has left.
-
-    Two calls into the library cost about 2 µs; threadpoolctl's own context manager would do the same in 7, and is
-    not made for several threads that come and go.
-    """
-    _blas.hold()
-    try:
-        yield
-    finally:
-        _blas.release()
+one_blas_thread = _OneBlasThread()

@@ -13,7 +13,7 @@ from matbackprop.chain import Chain
 from matbackprop.flat import width_after
 from matbackprop.layer import Layer, as_result
 from matbackprop.loss import Loss, as_weight, check_loss, check_same_shape
-from matbackprop.parallel import WORTH_TELLING_BLAS, Team, as_workers, cut, one_blas_thread, run_all, share
+from matbackprop.parallel import Costs, Team, as_workers, costs, cut, one_blas_thread, run_all, share
 from matbackprop.plan import Plans, PredictPlan, TrainingPlan
 from matbackprop.validation import Array, as_array, as_out, check_features
 
@@ -82,6 +82,8 @@ class Sequential(Chain):
         self._team = Team(self)
         self._training: Plans[TrainingPlan] = Plans()
         self._plan: TrainingPlan | None = None  # the last one
+        self._light = True  # whether it is so small that BLAS need not be told to use one thread
+        self._known_costs: dict[int, Costs] = {}
         self._predictors: list[Plans[PredictPlan]] = []
         self._input_shape: tuple[int, ...] = ()
         self._output_shape: tuple[int, ...] = ()
@@ -198,20 +200,20 @@ class Sequential(Chain):
         (1000, 1)
         """
         x, rows = self._as_rows(x)
-        layers, shape = self.leaves(), (*x.shape[:-1], self.output_width(x.shape[-1]))
-        result = np.empty((len(rows), shape[-1]), self._dtype)
-        shares = share(layers, rows.shape, self._dtype.itemsize, as_workers(workers))
+        layers, cost = self.leaves(), self._costs(rows.shape[1])
+        result = np.empty((len(rows), cost.outputs), self._dtype)
+        shares = share(cost, len(rows), self._dtype.itemsize, as_workers(workers))
 
         def job(blocks: Sequence[slice]) -> Callable[[], None]:
             return lambda: self._predict_blocks(layers, rows, blocks, result)
 
         jobs = [job(blocks) for blocks in cut(len(rows), shares.block, shares.workers)]
-        if shares.seconds < WORTH_TELLING_BLAS:
+        if shares.light:
             run_all(jobs)
         else:
-            with one_blas_thread():
+            with one_blas_thread:
                 run_all(jobs)
-        return result.reshape(shape)
+        return result.reshape(*x.shape[:-1], cost.outputs)
 
     def _predict_blocks(self, layers: Sequence[Layer], x: Array, blocks: Sequence[slice], result: Array) -> None:
         """Fill these rows of the result, in buffers that no other thread has in hand."""
@@ -271,32 +273,32 @@ class Sequential(Chain):
         array([-0.4, -0.8])
         """
         self._pass = None
-        plan = None if self._waiting else self._plan
-        if plan is not None and workers is None and plan.fits(x, y, loss, sample_weight):
-            return plan.run(x, y)
-
-        check_loss(loss)
-        x, rows = self._as_rows(x)
-        shape = (*x.shape[:-1], self.output_width(x.shape[-1]))
-        y = as_array(y, "backprop: y", self._dtype)
-        check_same_shape("backprop", shape, y.shape)
-        weight = None if sample_weight is None else as_weight(sample_weight, shape, self._dtype)
-        weight = None if weight is None else weight.reshape(len(rows), shape[-1])
-        y = y.reshape(len(rows), shape[-1])
-
-        layers = self.leaves()
-        shares = share(layers, rows.shape, self._dtype.itemsize, as_workers(workers))
-        if shares.workers > 1 or len(rows) > shares.block:
-            return self._team.backprop(rows, y, weight, loss, shares)
-        plan = self._training.get(
-            (rows.shape, loss, weight is not None),
-            lambda workspace: TrainingPlan(layers, loss, rows.shape, self._dtype, weight is not None, workspace),
-        )
-        if shares.seconds < WORTH_TELLING_BLAS:
-            self._plan = plan if workers is None else self._plan
-            return plan.run(rows, y, weight)
-        with one_blas_thread():
-            return plan.run(rows, y, weight)
+        plan, weight = None if self._waiting else self._plan, None
+        if plan is None or workers is not None or not plan.fits(x, y, loss, sample_weight):
+            check_loss(loss)
+            x, rows = self._as_rows(x)
+            cost = self._costs(rows.shape[1])
+            shape = (*x.shape[:-1], cost.outputs)
+            y = as_array(y, "backprop: y", self._dtype)
+            check_same_shape("backprop", shape, y.shape)
+            if sample_weight is not None:
+                weight = as_weight(sample_weight, shape, self._dtype).reshape(len(rows), cost.outputs)
+            x, y = rows, y.reshape(len(rows), cost.outputs)
+            shares = share(cost, len(rows), self._dtype.itemsize, as_workers(workers))
+            if shares.workers > 1 or len(rows) > shares.block:
+                return self._team.backprop(x, y, weight, loss, shares)
+            plan = self._training.get(
+                (x.shape, loss, weight is not None),
+                lambda workspace: TrainingPlan(
+                    self.leaves(), loss, rows.shape, self._dtype, weight is not None, workspace
+                ),
+            )
+            self._light = shares.light
+            self._plan = plan if workers is None else None
+        if self._light:
+            return plan.run(x, y, weight)
+        with one_blas_thread:
+            return plan.run(x, y, weight)
 
     def value_and_grad(
         self,
@@ -326,6 +328,13 @@ class Sequential(Chain):
         """
         value = self.backprop(x, y, loss, sample_weight=sample_weight, workers=workers)
         return value, self._flat_gradients.copy()
+
+    def _costs(self, width: int) -> Costs:
+        """Return what a row of this many features costs."""
+        cost = self._known_costs.get(width)
+        if cost is None:
+            cost = self._known_costs[width] = costs(self.leaves(), width)
+        return cost
 
     def _as_rows(self, x: Array) -> tuple[Array, Array]:
         """Return `x` as a checked array of the model's type, and as a view of shape (rows, features)."""

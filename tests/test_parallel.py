@@ -175,13 +175,13 @@ def test_blas_gets_its_threads_back() -> None:
 
     with threadpool_limits(2, user_api="blas"):
         before = threads()
-        with one_blas_thread():
+        with one_blas_thread:
             assert set(threads()) == {1}
-            with one_blas_thread():
+            with one_blas_thread:
                 pass
             assert set(threads()) == {1}
         assert threads() == before
-        with pytest.raises(KeyError), one_blas_thread():
+        with pytest.raises(KeyError), one_blas_thread:
             raise KeyError
         assert threads() == before
 
