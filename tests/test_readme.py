@@ -1,0 +1,27 @@
+"""The README's Python runs as it stands, and prints what it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.mark.skipif(not README.exists(), reason="the tests stand alone, without the checkout")
+def test_readme(capsys, torch) -> None:
+    text = README.read_text("utf-8")
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        if "torch_model" in block:
+            widths = torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1), torch.nn.Sigmoid()
+            names |= {"torch": torch, "torch_model": torch.nn.Sequential(*widths).double()}
+        exec(block, names)
+    printed = re.search(r"prints `([^`]+)`", text)
+    assert printed is not None
+    assert capsys.readouterr().out.strip() == printed[1]
+    assert names["dx"].shape == names["x"].shape
+    assert names["Scale"](3).scale.shape == (3,)
