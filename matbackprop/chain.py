@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Mapping
+from threading import RLock
 from typing import Any, ClassVar, Self, overload
 
 import numpy as np
@@ -24,6 +25,8 @@ from matbackprop.layer import Layer
 from matbackprop.validation import Array, as_array, as_dtype, as_rng, as_size, check_finite, describe
 
 __all__ = ["Chain"]
+
+_SETTLING = RLock()
 
 
 class Chain(Layer):
@@ -73,11 +76,12 @@ class Chain(Layer):
         """
         if not self._waiting:
             return
-        if self.owner is not None:
-            self.owner.settle()
-        else:
-            draw(self.leaves(), as_rng(None))
-            self._flatten(self._dtype)
+        with _SETTLING:  # two threads may be the first to ask
+            if self.owner is not None:
+                self.owner.settle()
+            elif self._waiting:
+                draw(self.leaves(), as_rng(None))
+                self._flatten(self._dtype)
 
     def _flatten(self, dtype: np.dtype[Any]) -> None:
         """Move all parameters into vectors of this type; the chains inside take their parts of them."""

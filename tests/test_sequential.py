@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -293,6 +294,23 @@ def test_layers_are_free_again_when_their_model_is_gone() -> None:
     mb.Sequential(layer)
     gc.collect()
     assert np.array_equal(mb.Sequential(layer)[0].weight, weight)
+
+
+def test_weights_are_drawn_once_whoever_asks_first() -> None:
+    for _ in range(20):
+        model, barrier, results = mb.Sequential(mb.Linear(3, 50), mb.Tanh(), mb.Linear(50, 1)), threading.Barrier(4), []
+
+        def ask(model=model, barrier=barrier, results=results) -> None:
+            barrier.wait()
+            results.append(model.predict(np.ones((2, 3))))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert all(np.array_equal(result, model.predict(np.ones((2, 3)))) for result in results)
+        assert np.shares_memory(model.parameters, model[0].weight)
 
 
 def test_slicing_has_no_effect_on_the_model() -> None:
