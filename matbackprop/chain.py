@@ -42,17 +42,11 @@ class Chain(Layer):
         Where weights are drawn from that have not been drawn yet.
     """
 
-    _slices: list[tuple[weakref.ref[Chain], int, int]]
+    _slices: tuple[tuple[weakref.ref[Chain], int, int], ...] = ()
     _waiting: bool
 
     #: What belongs to this object and not to its state: copies and pickles make it anew.
     _transient: ClassVar[frozenset[str]] = frozenset({"_flat_parameters", "_flat_gradients", "_slices"})
-
-    def __new__(cls, *args: object, **kwargs: object) -> Self:
-        """Start with no slice handed out."""
-        self = super().__new__(cls, *args, **kwargs)
-        self._slices = []
-        return self
 
     def __init__(
         self, *layers: Layer, dtype: DTypeLike | None = None, rng: int | np.random.Generator | None = None
@@ -187,7 +181,7 @@ class Chain(Layer):
         start = sum(map(size, self._layers[: chosen.start]))
         stop = start + sum(map(size, self._layers[index]))
         part = self._share(self._layers[index], start, stop)
-        self._slices = [entry for entry in self._slices if entry[0]() is not None] + [(weakref.ref(part), start, stop)]
+        self._slices = (*(entry for entry in self._slices if entry[0]() is not None), (weakref.ref(part), start, stop))
         return part
 
     def _share(self, layers: list[Layer], start: int, stop: int) -> Self:
@@ -296,11 +290,11 @@ class Chain(Layer):
         --------
         >>> import matbackprop as mb
         >>> print(mb.Sequential(mb.Linear(30, 16), mb.Tanh(), mb.Linear(16, 1)).summary())
-        layer             output    parameters
-        0  Linear(30, 16)  (N, 16)          496
-        1  Tanh()          (N, 16)            0
-        2  Linear(16, 1)   (N, 1)            17
-        total (float64)                      513
+        layer                   output   parameters
+        0      Linear(30, 16)   (N, 16)         496
+        1      Tanh()           (N, 16)           0
+        2      Linear(16, 1)    (N, 1)           17
+               total (float64)                  513
         """
         self.settle()
         width = self.in_features if width is None else as_size(width, "summary: width")

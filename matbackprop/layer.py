@@ -15,7 +15,7 @@ import numpy as np
 from matbackprop.validation import DTYPES, Array, as_array
 from matbackprop.workspace import Empty
 
-__all__ = ["Call", "Gradient", "Layer", "Parameter", "as_result", "natural_dtype", "run"]
+__all__ = ["Call", "Gradient", "Layer", "Parameter", "as_result", "natural_dtype", "read_only", "run"]
 
 #: The flag of a function that takes ``*args`` (inspect.CO_VARARGS; importing inspect costs more than NumPy's core).
 VARARGS = 0x04
@@ -135,6 +135,7 @@ class Layer(ABC):
     ...     scale_grad = mb.Gradient("scale")
     ...
     ...     def __init__(self, features):
+    ...         self.in_features = features
     ...         self.scale = np.ones(features)
     ...
     ...     def forward(self, x, out=None):
@@ -176,6 +177,10 @@ class Layer(ABC):
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
+        graded = {value.of for value in vars(cls).values() if isinstance(value, Gradient)}
+        for name, value in vars(cls).items():
+            if type(value) is Parameter and name not in graded:
+                raise TypeError(f'{cls.__name__}: declare {name}_grad = mb.Gradient("{name}") beside {name}')
         for name in ("forward", "backward"):
             code = getattr(vars(cls).get(name), "__code__", None)
             if code is not None and code.co_argcount < 3 and not code.co_flags & VARARGS:
@@ -185,11 +190,18 @@ class Layer(ABC):
 
     @abstractmethod
     def forward(self, x: Array, out: Array | None = None) -> Array:
-        """Return the layer's output for the batch `x`, written into `out` if that is given."""
+        """Return the layer's output for the batch `x`, written into `out` if that is given.
+
+        `x` is not to be changed: others need it. What `backward` needs of it is kept as an attribute.
+        """
 
     @abstractmethod
     def backward(self, delta: Array, out: Array | None = None) -> Array:
-        """Return ∂L/∂x from ``delta = ∂L/∂y``, after replacing the parameters' gradients."""
+        """Return ∂L/∂x from ``delta = ∂L/∂y``, after *assigning* the parameters' gradients, not adding to them."""
+
+    def __call__(self, x: Array) -> Array:
+        """Return ``forward(x)``."""
+        return self.forward(x)
 
     def output_width(self, width: int) -> int:
         """Return the number of features that come out where `width` go in. The same, unless overridden."""
@@ -211,18 +223,18 @@ class Layer(ABC):
     def forward_steps(self, x: Array, out: Array, empty: Empty) -> Iterable[Call]:
         """Yield the calls that compute the output of `x` into `out`, for a training pass."""
         yield partial(setattr, self, "_pass", None)  # what an earlier pass left is about to go
-        yield partial(_into, self.forward, x, out, self, "forward")
+        yield partial(_into, self.forward, read_only(x), out, self, "forward")
 
     def backward_steps(self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty) -> Iterable[Call]:
         """Yield the calls that compute the gradients and, unless `out` is None, ∂L/∂x into `out`.
 
         `x` and `y` are the forward pass's input and output, of which only what the layer keeps is still valid.
         """
-        yield partial(_into, self.backward, delta, out, self, "backward")
+        yield partial(_into, self.backward, read_only(delta), out, self, "backward")
 
     def predict_steps(self, x: Array, out: Array, empty: Empty) -> Iterable[Call]:
         """Yield the calls that compute the output of `x` into `out` and leave no trace on the layer."""
-        yield partial(_predict_apart, self, x, out)
+        yield partial(_predict_apart, self, read_only(x), out)
 
     # What a model asks of its layers.
 
@@ -297,6 +309,13 @@ class Layer(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+def read_only(array: Array) -> Array:
+    """Return a view that cannot be written to: what a layer is given is still needed by others."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _into(method: Any, value: Array, out: Array | None, layer: Layer, what: str) -> None:

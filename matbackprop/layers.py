@@ -184,6 +184,9 @@ class Activation(SteppedLayer):
     in_place: ClassVar[bool] = True
     rowwise: ClassVar[bool] = True
 
+    def __init__(self) -> None:
+        """Make it; there is nothing to choose."""
+
 
 class Tanh(Activation):
     """The hyperbolic tangent, A = tanh Z, of every element.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import cmath
 from collections.abc import Hashable, Iterable
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-from matbackprop.layer import Call, Layer, natural_dtype, run
+from matbackprop.layer import Call, Layer, natural_dtype, read_only, run
 from matbackprop.validation import Array, as_array, as_out, check_finite, describe
 from matbackprop.workspace import Empty
 
@@ -44,14 +44,8 @@ class Loss:
            [-0.5]])
     """
 
-    _reduction: str
-    _delta: Array | None
-
-    def __new__(cls, *args: object, **kwargs: object) -> Self:
-        """Start as a mean, so that a subclass need not call ``super().__init__()``."""
-        self = super().__new__(cls)
-        self._reduction, self._delta = "mean", None
-        return self
+    _reduction: str = "mean"  # so that a subclass need not call super().__init__()
+    _delta: Array | None = None
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -74,10 +68,7 @@ class Loss:
 
     def steps(self, y_pred: Array, y: Array, losses: Array, delta: Array, empty: Empty) -> Iterable[Call]:
         """Yield the calls that compute ℓ into `losses` and ∂ℓ/∂ŷ into `delta`; by default they make `elementwise`."""
-        given = y_pred.view(), y.view()
-        for array in given:
-            array.flags.writeable = False
-        yield partial(self._elementwise_into, *given, losses, delta)
+        yield partial(self._elementwise_into, read_only(y_pred), read_only(y), losses, delta)
 
     def _elementwise_into(self, y_pred: Array, y: Array, losses: Array, delta: Array) -> None:
         results: Any = self.elementwise(y_pred, y)  # a user's: anything may come
@@ -234,7 +225,9 @@ def check_same_shape(who: str, y_pred: tuple[int, ...], y_true: tuple[int, ...])
     if y_pred == y_true:
         return
     hint = ""
-    if y_pred == (*y_true, 1):
+    if not y_true:
+        hint = "; a single target is [y]"
+    elif y_pred == (*y_true, 1):
         hint = "; make the targets a column with y_true[:, None]"
     elif y_true == (*y_pred, 1):
         hint = "; make the predictions a column with y_pred[:, None]"

@@ -11,7 +11,7 @@ import numpy as np
 
 from matbackprop.chain import Chain
 from matbackprop.flat import width_after
-from matbackprop.layer import Layer, as_result
+from matbackprop.layer import Layer, as_result, read_only
 from matbackprop.loss import Loss, as_weight, check_loss, check_same_shape
 from matbackprop.parallel import Costs, Team, as_workers, costs, cut, one_blas_thread, run_all, share
 from matbackprop.plan import Plans, PredictPlan, TrainingPlan
@@ -89,10 +89,6 @@ class Sequential(Chain):
         self._output_shape: tuple[int, ...] = ()
         self._widths: list[int] = []  # these three of the last forward
 
-    def __call__(self, x: Array) -> Array:
-        """Return ``forward(x)``."""
-        return self.forward(x)
-
     def forward(self, x: Array, out: Array | None = None) -> Array:
         """Return the model's output, and let each layer keep what `backward` needs.
 
@@ -126,7 +122,7 @@ class Sequential(Chain):
         for layer in leaves:
             self._widths.append(width_after(layer, self._widths[-1]))
             wanted = (len(rows), self._widths[-1])
-            rows = as_result(layer, "forward", layer.forward(rows), wanted, self._dtype)
+            rows = as_result(layer, "forward", layer.forward(read_only(rows)), wanted, self._dtype)
             layer._pass = this_pass
         self._input_shape, self._output_shape, self._pass = x.shape, shape, this_pass
         return _deliver(rows, first, shape, out)
@@ -167,7 +163,7 @@ class Sequential(Chain):
             as_out(out, "Sequential", self._input_shape, self._dtype)
         first = rows = delta.reshape(prod(delta.shape[:-1]), delta.shape[-1])
         for layer, width in zip(reversed(leaves), self._widths[-2::-1], strict=True):
-            rows = as_result(layer, "backward", layer.backward(rows), (len(rows), width), self._dtype)
+            rows = as_result(layer, "backward", layer.backward(read_only(rows)), (len(rows), width), self._dtype)
         return _deliver(rows, first, self._input_shape, out)
 
     def predict(self, x: Array, *, workers: int | None = None) -> Array:

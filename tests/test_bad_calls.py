@@ -68,6 +68,11 @@ def state(model: mb.Sequential, **changes: Any) -> dict[str, Any]:
     return {name: value for name, value in changed.items() if value is not None}
 
 
+def declared(*names: str) -> dict[str, Any]:
+    """Return what a class body says of such parameters."""
+    return {name: mb.Parameter() for name in names} | {f"{name}_grad": mb.Gradient(name) for name in names}
+
+
 CASES: list[Any] = []
 
 
@@ -375,7 +380,7 @@ case("stepped-slice", lambda s: s.model[::2], IndexError, "step 1")
 case(
     "complex-parameter",
     lambda s: mb.Sequential(
-        type("C", (Passing,), {"w": mb.Parameter(), "__init__": lambda c: assign(c, "w", np.ones(2) * 1j)})()
+        type("C", (Passing,), {**declared("w"), "__init__": lambda c: assign(c, "w", np.ones(2) * 1j)})()
     ),
     TypeError,
     "layer 0",
@@ -572,6 +577,19 @@ case(
     "bias_grad",
     "no parameter 'bias'",
 )
+case(
+    "parameter-without-gradient",
+    lambda s: type("Half", (Passing,), {"w": mb.Parameter()}),
+    TypeError,
+    "Half: declare",
+    'w_grad = mb.Gradient("w")',
+)
+case(
+    "layer-changes-its-input",
+    lambda s: mb.Sequential(mb.Linear(2, 2), broken(forward=lambda f, x, out=None: np.multiply(x, 2, x))).forward(X),
+    ValueError,
+    "read-only",
+)
 case("late-parameter", lambda s: assign(s.late[0], "extra", [1.0]), RuntimeError, "layer 0", "__init__")
 
 # A user's own layers.
@@ -651,9 +669,7 @@ case(
 @pytest.fixture
 def setting() -> SimpleNamespace:
     inner = mb.Sequential(mb.Linear(2, 2), rng=0)
-    late = type(
-        "Late", (Passing,), {"w": mb.Parameter(), "extra": mb.Parameter(), "__init__": lambda f: assign(f, "w", [1.0])}
-    )
+    late = type("Late", (Passing,), {**declared("w", "extra"), "__init__": lambda f: assign(f, "w", [1.0])})
     model = mb.Sequential(mb.Linear(2, 3), mb.Tanh(), mb.Linear(3, 1), rng=0)
     model.backprop(X, Y, mb.MSE())  # a plan and gradients are there
     return SimpleNamespace(

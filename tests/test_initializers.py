@@ -129,7 +129,7 @@ def test_a_subclass_with_a_parameter_is_drawn_late_too() -> None:
         mb.Linear.__init__(self, 3, 2)
         self.gain = np.ones(2)
 
-    kind = type("Gained", (mb.Linear,), {"gain": mb.Parameter(), "__init__": init})
+    kind = type("Gained", (mb.Linear,), {"gain": mb.Parameter(), "gain_grad": mb.Gradient("gain"), "__init__": init})
     assert np.array_equal(mb.Sequential(kind(), rng=0).parameters, mb.Sequential(kind(), rng=0).parameters)
 
 

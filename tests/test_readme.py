@@ -12,13 +12,11 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 @pytest.mark.skipif(not README.exists(), reason="the tests stand alone, without the checkout")
-def test_readme(capsys, torch) -> None:
+@pytest.mark.usefixtures("torch")  # which it imports
+def test_readme(capsys) -> None:
     text = README.read_text("utf-8")
     names: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
-        if "torch_model" in block:
-            widths = torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1), torch.nn.Sigmoid()
-            names |= {"torch": torch, "torch_model": torch.nn.Sequential(*widths).double()}
         exec(block, names)
     printed = re.search(r"prints `([^`]+)`", text)
     assert printed is not None
