@@ -6,10 +6,11 @@
 """
 
 from matbackprop import initializers
-from matbackprop.layer import Gradient, Layer, Parameter
+from matbackprop.layer import Layer
 from matbackprop.layers import Linear, ReLU, Sigmoid, Tanh
 from matbackprop.loss import Loss
 from matbackprop.losses import BCE, MSE, BCEWithLogits
+from matbackprop.parameter import Gradient, Parameter
 from matbackprop.sequential import Sequential
 
 __version__ = "0.1.0"

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterator, Mapping
-from threading import RLock
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self, overload
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from matbackprop.flat import (
-    check_chain,
-    common_dtype,
-    draw,
-    flatten,
-    is_drawn,
-    named_parameters,
-    own,
-    size,
-    width_after,
-)
+from matbackprop.flat import check_chain, common_dtype, draw, flatten, named_parameters, size, width_after
 from matbackprop.layer import Layer
+from matbackprop.parameter import Layout
 from matbackprop.validation import Array, as_array, as_dtype, as_rng, as_size, check_finite, describe
 
 __all__ = ["Chain"]
-
-_SETTLING = RLock()
 
 
 class Chain(Layer):
@@ -42,80 +29,83 @@ class Chain(Layer):
         Where weights are drawn from that have not been drawn yet.
     """
 
-    _slices: tuple[tuple[weakref.ref[Chain], int, int], ...] = ()
-    _waiting: bool
+    owns_children: ClassVar[bool] = True
+    _layers: list[Layer]
+    _seen: Layout | None = None  # the layout that the vectors below are parts of
+    _vectors: tuple[Array, Array]
+    _unseeded: bool = False  # whether weights were drawn for want of an rng
 
-    #: What belongs to this object and not to its state: copies and pickles make it anew.
-    _transient: ClassVar[frozenset[str]] = frozenset({"_flat_parameters", "_flat_gradients", "_slices"})
+    #: What belongs to this object and not to its state: copies and pickles do without.
+    _transient: ClassVar[frozenset[str]] = frozenset({"_seen", "_vectors"})
 
     def __init__(
         self, *layers: Layer, dtype: DTypeLike | None = None, rng: int | np.random.Generator | None = None
     ) -> None:
         check_chain(layers)
-        generator = None if rng is None else as_rng(rng, "Sequential: rng")
-        self._dtype = common_dtype(layers, None if dtype is None else as_dtype(dtype, "Sequential: dtype"))
+        generator = as_rng(rng, "Sequential: rng")
+        common = common_dtype(layers, None if dtype is None else as_dtype(dtype, "Sequential: dtype"))
+        if rng is not None:
+            self._check_seeded(layers)
         self._layers = list(layers)
-        self._waiting = True
-        if generator is not None or is_drawn(self):
-            draw(self.leaves(), generator or as_rng(None))
-            self._flatten(self._dtype)
-        own(self)
-        self.requested_dtype = None if self._dtype == np.float64 else self._dtype
+        self._unseeded = draw(self.leaves(), generator) and rng is None
+        self._flatten(common)
 
-    def settle(self) -> None:
-        """Draw the weights and lay out the two vectors, if that is still to be done.
-
-        A chain that was given no `rng` waits with it until somebody needs a number of it: it may yet become part of
-        a model that has one.
-        """
-        if not self._waiting:
-            return
-        with _SETTLING:  # two threads may be the first to ask
-            if self.owner is not None:
-                self.owner.settle()
-            elif self._waiting:
-                draw(self.leaves(), as_rng(None))
-                self._flatten(self._dtype)
+    @staticmethod
+    def _check_seeded(layers: Sequence[Layer]) -> None:
+        """Check that an rng that is given decides all weights, those of chains inside too."""
+        for index, outer in enumerate(layers):
+            for prefix, part in outer.walk(f"{index}."):
+                if isinstance(part, Chain) and part._unseeded:
+                    raise ValueError(
+                        f"Sequential: layer {prefix[:-1]}, {part!r}, has drawn its weights without a seed, so that rng "
+                        "would not decide them; give rng to it, or to the new layers alone"
+                    )
 
     def _flatten(self, dtype: np.dtype[Any]) -> None:
-        """Move all parameters into vectors of this type; the chains inside take their parts of them."""
-        parameters, gradients = flatten(self, dtype)
-        start = 0
-        for _, part in self.walk():
-            if isinstance(part, Chain):
-                stop = start + size(part)
-                part._take(dtype, parameters[start:stop], gradients[start:stop])
-            start += sum(array.size for array in part._parameters.values())
+        """Lay out the two vectors in this type."""
+        flatten(self, dtype)
+        self.requested_dtype = None if dtype == np.float64 else dtype
 
-    def _take(self, dtype: np.dtype[Any], parameters: Array, gradients: Array) -> None:
-        """Take these as the flat vectors; the slices of this chain that are still in use take their parts of them."""
-        self._waiting = False
-        self._dtype, self._flat_parameters, self._flat_gradients = dtype, parameters, gradients
-        for reference, start, stop in self._slices:
-            part = reference()
-            if part is not None:
-                part._take(dtype, parameters[start:stop], gradients[start:stop])
+    def _refresh(self) -> None:
+        """Take this chain's parts of the model's vectors, which are new to it."""
+        layout, start = self._layers[0]._layout, self._layers[0]._offset
+        assert layout is not None
+        span = slice(start, start + sum(map(size, self._layers)))
+        self._vectors = layout.parameters[span], layout.gradients[span]
+        self._renew()
+        self._seen = layout  # last: another thread may be looking
+
+    def _renew(self) -> None:
+        """Make anew what depends on the vectors."""
+
+    def _flat(self) -> tuple[Array, Array]:
+        """Return the vectors of parameters and gradients."""
+        if self._seen is not self._layers[0]._layout:
+            self._refresh()
+        return self._vectors
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """What the model computes in."""
-        return self._dtype
+        return self._flat()[0].dtype
 
     @property
     def parameters(self) -> Array:
-        """All weights and biases in one vector: a live view. Assigning writes into it."""
-        self.settle()
-        return self._flat_parameters
+        """All weights and biases in one vector: a live view. Assigning writes into it.
+
+        The vector stays the same until the model becomes part of another one.
+        """
+        return self._flat()[0]
 
     @parameters.setter
     def parameters(self, value: Array) -> None:
         self._write(self.parameters, value, "parameters")
+        self._unseeded = False
 
     @property
     def gradients(self) -> Array:
         """∂L/∂ each parameter, as the last backward left it: a live view. Assigning writes into it."""
-        self.settle()
-        return self._flat_gradients
+        return self._flat()[1]
 
     @gradients.setter
     def gradients(self, value: Array) -> None:
@@ -177,26 +167,19 @@ class Chain(Layer):
         chosen = range(len(self))[index]
         if not chosen or chosen.step != 1:
             raise IndexError(f"Sequential: a slice must have step 1 and at least one of the {len(self)} layers")
-        self.settle()
-        start = sum(map(size, self._layers[: chosen.start]))
-        stop = start + sum(map(size, self._layers[index]))
-        part = self._share(self._layers[index], start, stop)
-        self._slices = (*(entry for entry in self._slices if entry[0]() is not None), (weakref.ref(part), start, stop))
-        return part
-
-    def _share(self, layers: list[Layer], start: int, stop: int) -> Self:
-        """Return a chain of these layers over a part of the same vectors."""
         part = type(self).__new__(type(self))
-        part._layers, part._owner = layers, weakref.ref(self)
-        part._take(self._dtype, self._flat_parameters[start:stop], self._flat_gradients[start:stop])
+        vars(part).update(self._settings(), _layers=self._layers[index], _adopted=True)
         return part
 
-    def follow(self, other: Layer) -> None:
-        """Do nothing: the layers follow each for itself."""
+    def _settings(self) -> dict[str, Any]:
+        """Return the attributes that are this object's state."""
+        return {name: value for name, value in vars(self).items() if name not in self._transient}
 
     def replica(self) -> Self:
         """Return a twin that shares parameters and gradients and whose layers have caches of their own."""
-        return self._share([layer.replica() for layer in self._layers], 0, self.parameters.size)
+        twin = type(self).__new__(type(self))
+        vars(twin).update(self._settings(), _layers=[layer.replica() for layer in self._layers])
+        return twin
 
     # State.
 
@@ -209,7 +192,6 @@ class Chain(Layer):
         >>> list(mb.Sequential(mb.Linear(2, 1), mb.Sigmoid()).state_dict())
         ['0.weight', '0.bias']
         """
-        self.settle()
         return {name: array.copy() for name, array in named_parameters(self).items()}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
@@ -229,7 +211,6 @@ class Chain(Layer):
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: expected a mapping of names to arrays, got {describe(state)}")
-        self.settle()
         arrays = named_parameters(self)
         missing, unknown = (
             [name for name in arrays if name not in state],
@@ -242,12 +223,13 @@ class Chain(Layer):
             )
         checked = {}
         for name, target in arrays.items():
-            array = as_array(state[name], f"load_state_dict: {name!r}", self._dtype).copy()  # it may be a live view
+            array = as_array(state[name], f"load_state_dict: {name!r}", self.dtype).copy()  # it may be a live view
             if array.shape != target.shape:
                 hint = "; it looks transposed, a weight is (out, in)" if array.shape == target.shape[::-1] else ""
                 raise ValueError(f"load_state_dict: {name!r}: expected shape {target.shape}, got {array.shape}{hint}")
             check_finite(f"load_state_dict: {name!r}", array)
             checked[name] = array
+        self._unseeded = False
         for name, target in arrays.items():
             target[...] = checked[name]
 
@@ -260,23 +242,20 @@ class Chain(Layer):
             If it is no type that a model can have, or is real while the model is complex.
         """
         target = as_dtype(dtype, "astype: dtype")
-        if self._dtype.kind == "c" and target.kind != "c":
-            raise TypeError(f"astype: a {self._dtype} model does not fit {target}; its imaginary parts would be lost")
+        if self.dtype.kind == "c" and target.kind != "c":
+            raise TypeError(f"astype: a {self.dtype} model does not fit {target}; its imaginary parts would be lost")
         model = self.copy()
         model._flatten(target)
-        model.requested_dtype = None if target == np.float64 else target
         return model
 
     def __getstate__(self) -> dict[str, Any]:
-        self.settle()
-        return {name: value for name, value in super().__getstate__().items() if name not in self._transient}
+        state = {name: value for name, value in super().__getstate__().items() if name not in self._transient}
+        return {**state, "_unseeded": False, "_dtype": self.dtype}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        dtype = state.pop("_dtype")
         vars(self).update(state)
-        self._flatten(self._dtype)
-        requested = self.requested_dtype
-        own(self)
-        self.requested_dtype = requested
+        self._flatten(dtype)
 
     def summary(self, width: int | None = None) -> str:
         """Return a table of the layers: name, output shape and number of parameters.
@@ -296,16 +275,15 @@ class Chain(Layer):
         2      Linear(16, 1)    (N, 1)           17
                total (float64)                  513
         """
-        self.settle()
         width = self.in_features if width is None else as_size(width, "summary: width")
         table = [("layer", "", "output", "parameters")]
         for prefix, layer in ((p, part) for p, part in self.walk() if part in self.leaves()):
             width = None if width is None else width_after(layer, width)
             table.append((prefix[:-1], repr(layer), f"(N, {'?' if width is None else width})", f"{size(layer):,}"))
-        table.append(("", f"total ({self._dtype})", "", f"{self._flat_parameters.size:,}"))
+        table.append(("", f"total ({self.dtype})", "", f"{self.parameters.size:,}"))
         first, second, third, last = (max(map(len, column)) for column in zip(*table, strict=True))
         return "\n".join(f"{a:<{first}}  {b:<{second}}  {c:<{third}}  {d:>{last}}" for a, b, c, d in table)
 
     def __repr__(self) -> str:
-        dtype = "" if self._dtype == np.float64 else f", dtype={self._dtype.name!r}"
+        dtype = "" if self.dtype == np.float64 else f", dtype={self.dtype.name!r}"
         return f"{type(self).__name__}({', '.join(map(repr, self._layers))}{dtype})"

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from matbackprop.initializers import RULES
 from matbackprop.layer import Layer
+from matbackprop.parameter import Layout
 from matbackprop.validation import Array, as_size, describe
 
-__all__ = [
-    "check_chain",
-    "common_dtype",
-    "draw",
-    "flatten",
-    "is_drawn",
-    "named_parameters",
-    "own",
-    "own_gradients",
-    "size",
-    "width_after",
-]
+__all__ = ["check_chain", "common_dtype", "draw", "flatten", "named_parameters", "own_gradients", "size", "width_after"]
 
 
 def named_parameters(layer: Layer) -> dict[str, Array]:
@@ -62,20 +51,24 @@ def check_chain(layers: Sequence[Any]) -> None:
 
 def _check_unowned(layers: Sequence[Layer]) -> None:
     seen: dict[int, str] = {}
-    for index, outer in enumerate(layers):
-        for prefix, layer in outer.walk(f"{index}."):
-            name = f"layer {prefix[:-1]}"
-            if id(layer) in seen:
-                raise ValueError(
-                    f"Sequential: {name}, {layer!r}, is {seen[id(layer)]} again; a layer holds its own gradients and "
-                    "can appear once. Use layer.copy()"
-                )
-            if layer.owner is not None and id(layer.owner) not in seen:
-                raise ValueError(
-                    f"Sequential: {name}, {layer!r}, is part of another model already, which owns its parameters. "
-                    "Use layer.copy()"
-                )
-            seen[id(layer)] = name
+
+    def visit(layer: Layer, name: str, within: bool) -> None:
+        if id(layer) in seen:
+            raise ValueError(
+                f"Sequential: {name}, {layer!r}, is {seen[id(layer)]} again; a layer holds its own gradients and "
+                "can appear once. Use layer.copy()"
+            )
+        if layer.adopted and not within:
+            raise ValueError(
+                f"Sequential: {name}, {layer!r}, is part of another model already, which owns its parameters. "
+                "Use layer.copy()"
+            )
+        seen[id(layer)] = name
+        for child, part in layer.children():
+            visit(part, f"{name}.{child}", layer.owns_children or layer.adopted)
+
+    for index, layer in enumerate(layers):
+        visit(layer, f"layer {index}", False)
 
 
 def _check_widths(layers: Sequence[Layer]) -> None:
@@ -132,8 +125,15 @@ def width_after(layer: Layer, width: int, who: str | None = None) -> int:
     return width if result == width else as_size(result, f"{who}: output_width({width})")
 
 
-def draw(leaves: Sequence[Layer], rng: np.random.Generator) -> None:
-    """Draw the weights that were not yet drawn, each by the rule that suits the activation after it."""
+def draw(leaves: Sequence[Layer], rng: np.random.Generator) -> bool:
+    """Draw the weights that were not yet drawn, each by the rule that suits the activation after it.
+
+    Returns
+    -------
+    bool
+        Whether there were any.
+    """
+    waiting = [part for layer in leaves for _, part in layer.walk() if part.drawn and not part._parameters]
     for index, layer in enumerate(leaves):
         wishes = ((after, after.preferred_init) for after in leaves[index + 1 :])
         after, rule = next(((after, rule) for after, rule in wishes if rule is not None), (layer, None))
@@ -141,50 +141,47 @@ def draw(leaves: Sequence[Layer], rng: np.random.Generator) -> None:
             raise ValueError(f"{after!r}: preferred_init: expected one of {list(RULES)}, got {rule!r}")
         for _, part in layer.walk():
             part.initialize(rule, rng)
+    return bool(waiting)
 
 
-def own(model: Layer) -> None:
-    """Make every layer in and below the model part of it."""
-    for prefix, layer in model.walk():
-        if layer is not model:
-            layer._owner, layer._place = weakref.ref(model), f"layer {prefix[:-1]}, "
-            layer.requested_dtype = None
+def views(layer: Layer, vector: Array, start: int) -> dict[str, Array]:
+    """Return the layer's own parameters' places in a vector, from `start` on, in their shapes."""
+    result = {}
+    for name, array in layer._parameters.items():
+        result[name] = vector[start : start + array.size].reshape(array.shape)
+        start += array.size
+    return result
 
 
-def is_drawn(layer: Layer) -> bool:
-    """Return whether no weight in or below the layer waits to be drawn."""
-    return all(part._parameters or not part.drawn for _, part in layer.walk())
-
-
-def flatten(model: Layer, dtype: np.dtype[Any]) -> tuple[Array, Array]:
-    """Move all parameters and gradients of the model into two vectors of this type, and return them.
-
-    The layers' arrays become views into the vectors.
-    """
-    count = size(model)
-    parameters, gradients = np.empty(count, dtype), np.zeros(count, dtype)
+def spans(model: Layer) -> Iterator[tuple[int, str, Layer]]:
+    """Yield each layer in and below the model with the place of its own parameters in the vectors, and its prefix."""
     start = 0
-    for _, layer in model.walk():
-        for name, array in layer._parameters.items():
-            stop = start + array.size
-            for store, vector in ((layer._parameters, parameters), (layer._gradients, gradients)):
-                view = vector[start:stop].reshape(array.shape)
-                view[...] = store[name]
-                store[name] = view
-            start = stop
-    return parameters, gradients
+    for prefix, layer in model.walk():
+        yield start, prefix, layer
+        start += sum(array.size for array in layer._parameters.values())
 
 
-def own_gradients(model: Layer, dtype: np.dtype[Any]) -> Array:
-    """Give the model's layers gradients of their own, and return the vector of which they are views.
+def flatten(model: Layer, dtype: np.dtype[Any]) -> None:
+    """Make all layers part of the model, and their parameters and gradients views into two vectors of this type."""
+    count = size(model)
+    layout = Layout(np.empty(count, dtype), np.zeros(count, dtype))
+    for start, prefix, layer in spans(model):
+        for store, vector in (("_parameters", layout.parameters), ("_gradients", layout.gradients)):
+            places = views(layer, vector, start)
+            for name, place in places.items():
+                place[...] = getattr(layer, store)[name]
+            setattr(layer, store, places)
+        layer._layout, layer._offset = layout, start
+        layer.forget()
+        if layer is not model:
+            layer._adopted, layer._place, layer.requested_dtype = True, f"layer {prefix[:-1]}, ", None
 
-    For a replica: it shares its parameters with the model, and now no longer its gradients.
-    """
-    gradients, start = np.zeros(size(model), dtype), 0
-    for _, layer in model.walk():
-        own = {}
-        for name, array in layer._parameters.items():
-            own[name] = gradients[start : start + array.size].reshape(array.shape)
-            start += array.size
-        layer._gradients = own
+
+def own_gradients(layers: Sequence[Layer], dtype: np.dtype[Any]) -> Array:
+    """Give replicas gradients of their own, and return the vector of which they are views."""
+    gradients, start = np.zeros(sum(map(size, layers)), dtype), 0
+    for outer in layers:
+        for _, layer in outer.walk():
+            layer._gradients = views(layer, gradients, start)
+            start += sum(array.size for array in layer._gradients.values())
     return gradients

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import copyreg
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -12,10 +11,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from matbackprop.validation import DTYPES, Array, as_array
+from matbackprop.parameter import Gradient, Layout, Parameter
+from matbackprop.validation import Array, as_array
 from matbackprop.workspace import Empty
 
-__all__ = ["Call", "Gradient", "Layer", "Parameter", "as_result", "natural_dtype", "read_only", "run"]
+__all__ = ["Call", "Layer", "as_result", "read_only", "run"]
 
 #: The flag of a function that takes ``*args`` (inspect.CO_VARARGS; importing inspect costs more than NumPy's core).
 VARARGS = 0x04
@@ -28,81 +28,6 @@ def run(calls: Iterable[Call]) -> None:
     """Make the calls, in order."""
     for call in calls:
         call()
-
-
-class Parameter:
-    """An array that training changes: a class attribute of a layer that has one.
-
-    The first assignment, in ``__init__``, makes it (a copy, in float64 unless it is another float or complex type);
-    None says that this layer has none. Every later assignment writes into the same memory, which is a view into
-    the flat vector once a `Sequential` has adopted the layer. The attribute NAME_grad, its gradient, is declared
-    beside it with `Gradient`.
-    """
-
-    _store = "_parameters"
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = self.key = name
-
-    def __get__(self, layer: Layer | None, owner: type) -> Any:
-        if layer is None:
-            return self
-        if layer.owner is not None:
-            layer.owner.settle()
-        if self.key not in layer._parameters:
-            layer.initialize()
-        return getattr(layer, self._store).get(self.key)
-
-    def __set__(self, layer: Layer, value: object) -> None:
-        target = getattr(layer, self._store).get(self.key)
-        if target is None and value is not None and self.key in layer.drawn:
-            target = self.__get__(layer, type(layer))
-        who = f"{layer.label}.{self.name}"
-        if target is None:
-            self._create(layer, value, who)
-        elif value is not target:
-            array = as_array(value, who, target.dtype)
-            if array.shape != target.shape:
-                hint = "; it looks transposed" if array.shape == target.shape[::-1] else ""
-                raise ValueError(f"{who}: expected shape {target.shape}, got {array.shape}{hint}")
-            target[...] = array
-
-    def _create(self, layer: Layer, value: object, who: str) -> None:
-        if value is None:
-            layer._absent.add(self.key)
-        elif self.key in layer._absent:
-            raise ValueError(f"{who}: this layer was made without one")
-        elif layer.owner is not None:
-            raise RuntimeError(f"{who}: the layer is part of a Sequential already; set its parameters in __init__")
-        else:
-            layer._add_parameter(self.key, np.array(as_array(value, who, natural_dtype(value)), order="C"))
-
-
-class Gradient(Parameter):
-    """The gradient of the `Parameter` of that name: replaced at each backward, by assignment.
-
-    Parameters
-    ----------
-    of : str
-        The parameter's name.
-    """
-
-    _store = "_gradients"
-
-    def __init__(self, of: str) -> None:
-        self.of = of
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name, self.key = name, self.of
-
-    def _create(self, layer: Layer, value: object, who: str) -> None:
-        raise AttributeError(f"{who}: the layer has no parameter {self.of!r}; assign that first")
-
-
-def natural_dtype(value: object) -> np.dtype[Any]:
-    """Return the type to compute in where no parameter decides it: the array's own, or float64."""
-    dtype = getattr(value, "dtype", None)
-    return dtype if isinstance(dtype, np.dtype) and dtype in DTYPES else np.dtype(np.float64)
 
 
 class Layer(ABC):
@@ -156,6 +81,7 @@ class Layer(ABC):
     keeps_output: ClassVar[bool] = True
     in_place: ClassVar[bool] = False
     rowwise: ClassVar[bool] = False
+    owns_children: ClassVar[bool] = False
     #: The name of the rule that suits a Linear just before this layer (see `matbackprop.initializers.RULES`).
     preferred_init: ClassVar[str | None] = None
     #: The parameters that `initialize` draws.
@@ -164,7 +90,9 @@ class Layer(ABC):
     _parameters: dict[str, Array]
     _gradients: dict[str, Array]
     _absent: set[str]  # parameters that were declared, and set to None
-    _owner: weakref.ref[Layer] | None  # the model
+    _layout: Layout | None  # the model's two vectors, of which the arrays are then views
+    _offset: int  # where in them
+    _adopted: bool  # whether the layer is part of a model; it stays so
     _place: str  # in the model, for messages: "layer 0, "
     _pass: object  # whose forward pass the caches are of; None if nobody's, or a later one has come
 
@@ -172,8 +100,15 @@ class Layer(ABC):
         """Set up the parameter store, so that a subclass need not call ``super().__init__()``."""
         self = super().__new__(cls)
         self._parameters, self._gradients, self._absent = {}, {}, set()
-        self._owner, self._place, self._pass = None, "", None
+        self._layout, self._offset, self._adopted, self._place, self._pass = None, 0, False, "", None
         return self
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if isinstance(value, Layer) and self._adopted:
+            raise RuntimeError(
+                f"{self.label}.{name}: the layer is part of a model, which would not know of the new one"
+            )
+        super().__setattr__(name, value)
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -210,9 +145,6 @@ class Layer(ABC):
     def initialize(self, rule: str | None = None, rng: np.random.Generator | None = None) -> None:
         """Draw the parameters that were not yet drawn. A layer that draws none has nothing to do here."""
 
-    def settle(self) -> None:
-        """Draw what waits to be drawn by a model around this one. Nothing does in a single layer."""
-
     def _add_parameter(self, name: str, value: Array) -> None:
         self._parameters[name] = value
         self._gradients[name] = np.zeros_like(value)
@@ -247,6 +179,8 @@ class Layer(ABC):
         for name, value in vars(self).items():
             if isinstance(value, Layer):
                 yield name, value
+            elif isinstance(value, dict) and any(isinstance(part, Layer) for part in value.values()):
+                raise TypeError(f"{self.label}.{name}: hold layers as attributes, or in a list or tuple, not in a dict")
             elif isinstance(value, (list, tuple)):
                 yield from ((f"{name}.{index}", part) for index, part in enumerate(value) if isinstance(part, Layer))
 
@@ -267,7 +201,7 @@ class Layer(ABC):
         assigns, not a container that it changes.
         """
         twin = type(self).__new__(type(self))
-        vars(twin).update(self.__getstate__(), _owner=self._owner, _place=self._place)
+        vars(twin).update(self.__getstate__(), _layout=self._layout, _offset=self._offset, _place=self._place)
         for name, value in vars(self).items():
             if isinstance(value, Layer):
                 setattr(twin, name, value.replica())
@@ -282,9 +216,13 @@ class Layer(ABC):
         vars(self).update((name, value) for name, value in vars(other).items() if name not in own)
 
     @property
-    def owner(self) -> Layer | None:
-        """The model that the layer is part of, if any."""
-        return None if self._owner is None else self._owner()
+    def adopted(self) -> bool:
+        """Whether the layer is part of a model. It stays so; a copy of it is free."""
+        return self._adopted
+
+    def forget(self) -> None:
+        """Drop what the last forward pass left."""
+        self._pass = None
 
     @property
     def label(self) -> str:
@@ -302,7 +240,8 @@ class Layer(ABC):
         self.initialize()  # so that a copy is equal
         types = {array.dtype for array in self._parameters.values()} - {np.dtype(np.float64)}
         requested = self.requested_dtype or next(iter(types), None)
-        return {**vars(self), "_owner": None, "_place": "", "_pass": None, "requested_dtype": requested}
+        own = {"_layout": None, "_offset": 0, "_adopted": False, "_place": "", "_pass": None}
+        return {**vars(self), **own, "requested_dtype": requested}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]

@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from matbackprop.initializers import RULES, Initializer, torch_default
-from matbackprop.layer import Call, Gradient, Parameter
+from matbackprop.layer import Call
+from matbackprop.parameter import Gradient, Parameter
 from matbackprop.stepped import SteppedLayer
 from matbackprop.validation import Array, as_array, as_dtype, as_flag, as_rng, as_size, check_finite
 from matbackprop.workspace import Empty
@@ -34,9 +35,13 @@ from matbackprop.workspace import Empty
 __all__ = ["Linear", "ReLU", "Sigmoid", "Tanh", "exp", "ones", "sigmoid"]
 
 
-@lru_cache(maxsize=4)
 def ones(rows: int, dtype: np.dtype[Any]) -> Array:
     """Return 1ᵀ, shape (1, rows): a product with it sums over the rows many times faster than ``sum(axis=0)``."""
+    return _kept_ones(rows, dtype) if rows <= 1 << 16 else np.ones((1, rows), dtype)
+
+
+@lru_cache(maxsize=16)
+def _kept_ones(rows: int, dtype: np.dtype[Any]) -> Array:
     row = np.ones((1, rows), dtype)
     row.flags.writeable = False
     return row
@@ -59,7 +64,9 @@ def sigmoid(z: Array, out: Array) -> Iterable[Call]:
 class Linear(SteppedLayer):
     """The affine map Z = A Wᵀ + 1 bᵀ of every row.
 
-    Backward: ∂L/∂W = Δᵀ A, ∂L/∂b = Δᵀ 1 and ∂L/∂A = Δ W.
+    Backward: ∂L/∂W = Δᵀ A, ∂L/∂b = Δᵀ 1 and ∂L/∂A = Δ W. Δᵀ 1 is a product too, which BLAS sums row after row: in
+    float32 and over 4096 rows its error is about 2e-6 of the largest entry, where a pairwise sum (torch's) has 5e-8 and
+    takes seven times as long. A model's row blocks keep it below that.
 
     Parameters
     ----------
@@ -126,14 +133,18 @@ class Linear(SteppedLayer):
     ) -> None:
         self.in_features: int = as_size(in_features, "Linear: in_features")
         self.out_features = as_size(out_features, "Linear: out_features")
-        if not (weight_init is None or callable(weight_init) or weight_init in list(RULES)):
-            raise ValueError(f"Linear: weight_init: expected one of {list(RULES)} or a callable, got {weight_init!r}")
+        known = isinstance(weight_init, str) and weight_init in RULES
+        if not (weight_init is None or callable(weight_init) or known):
+            raise ValueError(
+                f"Linear: weight_init: expected one of {list(RULES)} or a callable, got {weight_init!r}; "
+                "values are assigned to .weight"
+            )
         self.has_bias = as_flag(bias, "Linear: bias", "assign values to .bias afterwards")
         self.weight_init = weight_init
         self.requested_dtype = None if dtype is None else as_dtype(dtype, "Linear: dtype")
         self._rng = None if rng is None else as_rng(rng, "Linear: rng")
         if not self.has_bias:
-            self.bias = None
+            self._absent.add("bias")
 
     def initialize(self, rule: str | None = None, rng: np.random.Generator | None = None) -> None:
         """Draw W and b, unless they are there already."""
@@ -171,7 +182,8 @@ class Linear(SteppedLayer):
             yield call(np.dot, delta, self.weight, out)  # (N, out) (out, in)
 
     def __repr__(self) -> str:
-        rule = f", weight_init={self.weight_init!r}" if isinstance(self.weight_init, str) else ""
+        names = [name for name, rule in RULES.items() if self.weight_init in (name, rule)]
+        rule = f", weight_init={names[0]!r}" if names else ""
         bias = "" if self.has_bias else ", bias=False"
         dtype = f", dtype={self.requested_dtype.name!r}" if self.requested_dtype else ""
         return f"Linear({self.in_features}, {self.out_features}{bias}{rule}{dtype})"
@@ -225,8 +237,9 @@ class Tanh(Activation):
 class ReLU(Activation):
     """The rectified linear unit, A = max(Z, 0), of every element.
 
-    Backward: ∂L/∂Z = Δ ⊙ [A > 0]; the derivative at the kink is 0, as torch has it. The mask is multiplied in, so an
-    infinite Δ on a silent unit gives NaN. For complex steps, max looks at the real part alone.
+    Backward: ∂L/∂Z = Δ ⊙ [A > 0]; the derivative at the kink is 0, as torch has it, and so it is where A is NaN (torch
+    has 1). The mask is multiplied in, so an infinite or NaN Δ on a silent unit gives NaN. For complex steps, max looks
+    at the real part alone.
 
     Examples
     --------

@@ -5,11 +5,12 @@ from __future__ import annotations
 import cmath
 from collections.abc import Hashable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from matbackprop.layer import Call, Layer, natural_dtype, read_only, run
+from matbackprop.layer import Call, Layer, read_only, run
+from matbackprop.parameter import natural_dtype
 from matbackprop.validation import Array, as_array, as_out, check_finite, describe
 from matbackprop.workspace import Empty
 
@@ -44,6 +45,10 @@ class Loss:
            [-0.5]])
     """
 
+    #: Whether each element's loss depends on its own prediction and target alone, so that a large batch may be cut into
+    #: blocks and shared among threads. False by default, which is always safe.
+    rowwise: ClassVar[bool] = False
+
     _reduction: str = "mean"  # so that a subclass need not call super().__init__()
     _delta: Array | None = None
 
@@ -51,6 +56,7 @@ class Loss:
         super().__init_subclass__(**kwargs)
         if "elementwise" in vars(cls) and "steps" not in vars(cls):
             cls.steps = Loss.steps  # type: ignore[method-assign]  # not those of the parent's formula
+            cls.rowwise = bool(vars(cls).get("rowwise", False))
 
     def __init__(self, reduction: str = "mean") -> None:
         if str(reduction) not in ("mean", "sum"):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from functools import partial as call
+from typing import ClassVar
 
 import numpy as np
 
@@ -52,6 +53,8 @@ class MSE(Loss):
     2.5
     """
 
+    rowwise: ClassVar[bool] = True
+
     def steps(self, y_pred: Array, y: Array, losses: Array, delta: Array, empty: Empty) -> Iterable[Call]:
         """ℓ = (ŷ - y)², ∂ℓ/∂ŷ = 2 (ŷ - y)."""
         yield call(np.subtract, y_pred, y, delta)
@@ -67,9 +70,9 @@ class BCE(Loss):
 
     As in torch, both logs are clamped at -100, and the denominator of ∂ℓ/∂ŷ = (ŷ - y) / (ŷ (1 - ŷ)) at 1e-12.
 
-    Where a network ends in `Sigmoid`, `Sequential.backprop` computes value and gradient from the pre-activation Z
-    instead, as `BCEWithLogits` does: the denominator cancels against σ'(z), Δ = (Ŷ - Y)/n, and neither clamps
-    nor rounding near ŷ = 0 or 1 lose anything. Away from saturation the two agree to rounding.
+    Where a network ends in `Sigmoid` after another layer, `Sequential.backprop` computes value and gradient from the
+    pre-activation Z instead, as `BCEWithLogits` does: the denominator cancels against σ'(z), Δ = (Ŷ - Y)/n, and neither
+    clamps nor rounding near ŷ = 0 or 1 lose anything. Away from saturation the two agree to rounding.
 
     Parameters
     ----------
@@ -90,6 +93,8 @@ class BCE(Loss):
     >>> loss.backward()
     array([[-4.]])
     """
+
+    rowwise: ClassVar[bool] = True
 
     def check_values(self, y_pred: Array | None, y: Array) -> None:
         """Check that targets, and predictions where they are given, are probabilities."""
@@ -154,26 +159,29 @@ class BCEWithLogits(Loss):
            [ 0.25]])
     """
 
+    rowwise: ClassVar[bool] = True
+
     def __init__(self, reduction: str = "mean", pos_weight: Array | float | None = None) -> None:
         super().__init__(reduction)
         self._pos_weight: Array | None = None
         if pos_weight is not None:
             weight = np.array(as_array(pos_weight, "BCEWithLogits: pos_weight", np.dtype(np.float64)))
+            if weight.ndim > 1:
+                raise ValueError(f"BCEWithLogits: pos_weight is a number or one an output, got shape {weight.shape}")
             check_finite("BCEWithLogits: pos_weight", weight)
             if not (weight > 0).all():
                 raise ValueError(f"BCEWithLogits: pos_weight must be positive, got {pos_weight!r}")
-            weight.flags.writeable = False
             self._pos_weight = weight
 
     @property
     def pos_weight(self) -> Array | None:
-        """The weight of positive targets, read-only."""
-        return self._pos_weight
+        """The weight of positive targets: a copy."""
+        return None if self._pos_weight is None else self._pos_weight.copy()
 
     def check_values(self, y_pred: Array | None, y: Array) -> None:
         """Check that targets are probabilities, and that `pos_weight` fits them."""
         check_interval(f"{self!r}: y_true", y, "labels are 0 and 1")
-        if self._pos_weight is not None and self._pos_weight.shape not in ((), (1,), y.shape[-1:]):
+        if self._pos_weight is not None and self._pos_weight.shape not in ((), y.shape[-1:]):
             raise ValueError(
                 f"{self!r}: pos_weight must be a number or one an output, shape {y.shape[-1:]}, "
                 f"got shape {self._pos_weight.shape}"
@@ -183,14 +191,14 @@ class BCEWithLogits(Loss):
         """ℓ = c log(1 + e) + u z, ∂ℓ/∂z = u - sign(z) c e / (1 + e).
 
         Here e = e^-|z|, c = 1 - y + p y, and u = 1 - y where z > 0 but -p y where z < 0: the same as the formulas of
-        the class, without a difference of nearly equal numbers.
+        the class, and for labels 0 and 1 without a difference of nearly equal numbers.
         """
         z, p = y_pred, self._pos_weight
         if np.iscomplexobj(z):
             yield call(self._continued, z, y, losses, delta)
             return
         zero, one = np.zeros((), y.dtype), np.ones((), y.dtype)
-        e, u, term, weight = (empty(y.shape, y.dtype) for _ in range(4))
+        e, u, term = (empty(y.shape, y.dtype) for _ in range(3))
         mask = empty(y.shape, np.bool_)
         yield call(np.copysign, z, -one, e)
         yield call(np.exp, e, e)
@@ -203,6 +211,7 @@ class BCEWithLogits(Loss):
         if p is None:
             yield call(np.subtract, mask, y, u)
         else:
+            weight = empty(y.shape, y.dtype)
             yield call(np.subtract, one, y, u)
             yield call(np.multiply, y, p.astype(y.dtype), weight)
             yield call(np.add, u, weight, term)  # c

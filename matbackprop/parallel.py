@@ -12,22 +12,17 @@ import os
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from itertools import pairwise
-from threading import Lock
+from threading import Lock, current_thread
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import numpy as np
-
-from matbackprop.chain import Chain
-from matbackprop.flat import own_gradients, size, width_after
+from matbackprop.flat import size, width_after
 from matbackprop.layer import Layer
-from matbackprop.loss import Loss
-from matbackprop.plan import Plans, TrainingPlan
-from matbackprop.validation import Array, as_size, check_finite
+from matbackprop.validation import as_size
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["Costs", "Shares", "Team", "as_workers", "costs", "cut", "one_blas_thread", "run_all", "share"]
+__all__ = ["Costs", "Shares", "as_workers", "costs", "cut", "one_blas_thread", "run_all", "share"]
 
 T = TypeVar("T")
 
@@ -119,78 +114,10 @@ def cut(rows: int, block: int, workers: int) -> list[list[slice]]:
     return [blocks[start : start + each] for start in range(0, count, each)]
 
 
-class Worker:
-    """What a thread works with: a replica of the model, with gradients, caches and buffers of its own."""
-
-    def __init__(self, model: Chain) -> None:
-        twin = model.replica()
-        self.parts = [(part, original) for (_, part), (_, original) in zip(twin.walk(), model.walk(), strict=True)]
-        self.layers = twin.leaves()
-        self.gradients = own_gradients(twin, model.dtype)
-        self.sum = np.zeros_like(self.gradients)
-        self.plans: Plans[TrainingPlan] = Plans()
-
-    def run(self, blocks: Sequence[slice], x: Array, y: Array, weight: Array | None, loss: Loss, count: int) -> float:
-        """Return the blocks' share of the loss, a mean over `count` elements, and leave their gradient in `sum`."""
-        for part, original in self.parts:
-            part.follow(original)
-        value, self.sum[...] = 0.0, 0
-        for block in blocks:
-            plan = self._plan(x[block].shape, x.dtype, weight is not None, loss, count)
-            value += plan.run(x[block], y[block], None if weight is None else weight[block])
-            self.sum += self.gradients
-        return value
-
-    def _plan(
-        self, shape: tuple[int, int], dtype: np.dtype[Any], weighted: bool, loss: Loss, count: int
-    ) -> TrainingPlan:
-        return self.plans.get(
-            (shape, weighted, loss, count),
-            lambda workspace: TrainingPlan(self.layers, loss, shape, dtype, weighted, workspace, count),
-        )
-
-
-class Team:
-    """The workers of one model.
-
-    Parameters
-    ----------
-    model : Chain
-    """
-
-    def __init__(self, model: Chain) -> None:
-        self.model = model
-        self.workers: list[Worker] = []
-
-    def backprop(self, x: Array, y: Array, weight: Array | None, loss: Loss, shares: Shares) -> float:
-        """Return the loss of the rows `x` and leave its gradient in the model's, summed in the order of the rows."""
-        while len(self.workers) < shares.workers:
-            self.workers.append(Worker(self.model))
-        team = self.workers[: shares.workers]
-        count = y.size if loss.reduction == "mean" else 1
-
-        def job(worker: Worker, blocks: list[slice]) -> Callable[[], float]:
-            return lambda: worker.run(blocks, x, y, weight, loss, count)
-
-        parts = cut(len(x), shares.block, shares.workers)
-        try:
-            with one_blas_thread:
-                values = run_all([job(worker, blocks) for worker, blocks in zip(team, parts, strict=True)])
-        except ValueError:
-            loss.check_values(None, y)  # which may name the value by its place in the batch, not in a block
-            check_finite(f"{loss!r}: y_true", y)
-            raise
-        gradients = self.model.gradients
-        gradients[...] = team[0].sum
-        for worker in team[1:]:
-            gradients += worker.sum
-        return sum(values)
-
-
 def run_all(jobs: Sequence[Callable[[], T]]) -> list[T]:
     """Run the jobs at once, the first in this thread, and return their results when all have ended."""
-    if len(jobs) == 1:
-        return [jobs[0]()]
+    if len(jobs) == 1 or current_thread().name.startswith(THREADS):
+        return [job() for job in jobs]  # a thread of ours must not wait for its like
     futures = [_threads().submit(copy_context().run, job) for job in jobs[1:]]  # np.errstate holds there too
     try:
         results = [jobs[0]()]
@@ -202,26 +129,22 @@ def run_all(jobs: Sequence[Callable[[], T]]) -> list[T]:
     return results + [future.result() for future in futures]
 
 
+#: What the names of this library's threads begin with.
+THREADS = "matbackprop"
+
 _pool: ThreadPoolExecutor | None = None
+_pool_lock = Lock()
 
 
 def _threads() -> ThreadPoolExecutor:
     """Return the process's threads, started when they are first needed."""
     global _pool  # noqa: PLW0603
-    if _pool is None:
-        from concurrent.futures import ThreadPoolExecutor
+    with _pool_lock:
+        if _pool is None:
+            from concurrent.futures import ThreadPoolExecutor
 
-        _pool = ThreadPoolExecutor(os.cpu_count(), "matbackprop")
-    return _pool
-
-
-def _forget_threads() -> None:
-    global _pool  # noqa: PLW0603
-    _pool = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_threads)  # a child process has none of its parent's
+            _pool = ThreadPoolExecutor(os.cpu_count(), THREADS)
+        return _pool
 
 
 class _OneBlasThread:
@@ -258,3 +181,14 @@ class _OneBlasThread:
 
 
 one_blas_thread = _OneBlasThread()
+
+
+def _after_fork() -> None:
+    """Start anew: a child process has none of its parent's threads."""
+    global _pool, _pool_lock
+    _pool, _pool_lock = None, Lock()
+    one_blas_thread.__init__()  # type: ignore[misc]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

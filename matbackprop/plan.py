@@ -75,10 +75,17 @@ class TrainingPlan:
     dtype : numpy.dtype
     weighted : bool
         Whether there are sample weights.
-    workspace : Workspace
-    count : int, optional
+    count : int or None
         The number of elements that a mean is over, where the rows are a block of a larger batch.
+    workspace : Workspace
+
+    Attributes
+    ----------
+    light : bool
+        Whether the step is so small that BLAS keeps to one thread by itself.
     """
+
+    light = True
 
     def __init__(
         self,
@@ -87,8 +94,8 @@ class TrainingPlan:
         shape: tuple[int, int],
         dtype: np.dtype[Any],
         weighted: bool,
+        count: int | None,
         workspace: Workspace,
-        count: int | None = None,
     ) -> None:
         self.loss = loss
         fused = loss.through(layers[-1]) if len(layers) > 1 else None

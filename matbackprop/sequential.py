@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from matbackprop.chain import Chain
+from matbackprop.engine import Engine
 from matbackprop.flat import width_after
-from matbackprop.layer import Layer, as_result, read_only
+from matbackprop.layer import as_result, read_only
 from matbackprop.loss import Loss, as_weight, check_loss, check_same_shape
-from matbackprop.parallel import Costs, Team, as_workers, costs, cut, one_blas_thread, run_all, share
-from matbackprop.plan import Plans, PredictPlan, TrainingPlan
+from matbackprop.parallel import as_workers
 from matbackprop.validation import Array, as_array, as_out, check_features
 
 __all__ = ["Sequential"]
@@ -34,9 +31,8 @@ class Sequential(Chain):
         What the model computes in: float32, float64, longdouble, or a complex type for complex-step derivatives.
         By default the type that its layers were made with, if any was.
     rng : int, numpy.random.Generator or None, keyword-only
-        Where the weights are drawn from that have not been drawn yet, in the order of the layers. (A Sequential
-        inside that has drawn its own, because it was given an `rng` or has been used, keeps them.) By default fresh
-        ones, drawn when a number of the model is first needed.
+        Where the weights are drawn from that have not been drawn yet, in the order of the layers. A Sequential inside
+        has drawn its own, and must have been given an `rng` too.
 
     Attributes
     ----------
@@ -67,27 +63,18 @@ class Sequential(Chain):
     array([1.])
     """
 
-    _transient = Chain._transient | {
-        "_team",
-        "_training",
-        "_plan",
-        "_predictors",
-        "_input_shape",
-        "_output_shape",
-        "_widths",
-    }
+    _transient = Chain._transient | {"_engine", "_last"}
+    _engine: Engine
+    _last: tuple[tuple[int, ...], tuple[int, ...], list[int]]  # the last forward pass: shapes of input, output; widths
 
-    def _take(self, dtype: np.dtype[Any], parameters: Array, gradients: Array) -> None:
-        super()._take(dtype, parameters, gradients)
-        self._team = Team(self)
-        self._training: Plans[TrainingPlan] = Plans()
-        self._plan: TrainingPlan | None = None  # the last one
-        self._light = True  # whether it is so small that BLAS need not be told to use one thread
-        self._known_costs: dict[int, Costs] = {}
-        self._predictors: list[Plans[PredictPlan]] = []
-        self._input_shape: tuple[int, ...] = ()
-        self._output_shape: tuple[int, ...] = ()
-        self._widths: list[int] = []  # these three of the last forward
+    def _renew(self) -> None:
+        self._engine = Engine(self.leaves(), self._vectors[1])
+
+    def _running(self) -> Engine:
+        """Return the engine."""
+        if self._seen is not self._layers[0]._layout:
+            self._refresh()
+        return self._engine
 
     def forward(self, x: Array, out: Array | None = None) -> Array:
         """Return the model's output, and let each layer keep what `backward` needs.
@@ -114,17 +101,17 @@ class Sequential(Chain):
         x, rows = self._as_rows(x)
         shape = (*x.shape[:-1], self.output_width(x.shape[-1]))
         if out is not None:
-            as_out(out, "Sequential", shape, self._dtype)
+            as_out(out, "Sequential", shape, rows.dtype)
             if np.may_share_memory(out, rows):
                 rows = rows.copy()  # the first layer may keep it
         first, leaves, this_pass = rows, self.leaves(), object()
-        self._widths = [rows.shape[1]]
+        widths = [rows.shape[1]]
         for layer in leaves:
-            self._widths.append(width_after(layer, self._widths[-1]))
-            wanted = (len(rows), self._widths[-1])
-            rows = as_result(layer, "forward", layer.forward(read_only(rows)), wanted, self._dtype)
+            widths.append(width_after(layer, widths[-1]))
+            wanted = (len(rows), widths[-1])
+            rows = as_result(layer, "forward", layer.forward(read_only(rows)), wanted, first.dtype)
             layer._pass = this_pass
-        self._input_shape, self._output_shape, self._pass = x.shape, shape, this_pass
+        self._last, self._pass = (x.shape, shape, widths), this_pass
         return _deliver(rows, first, shape, out)
 
     def backward(self, delta: Array, out: Array | None = None) -> Array:
@@ -154,17 +141,16 @@ class Sequential(Chain):
                 "Sequential: backward before forward; call forward(x) first (the last one may have failed, or a "
                 "backprop or another model's pass through these layers come in between)"
             )
-        delta = as_array(delta, "Sequential: delta", self._dtype)
-        if delta.shape != self._output_shape:
-            raise ValueError(
-                f"Sequential: delta must have the shape of the output, {self._output_shape}, got {delta.shape}"
-            )
+        input_shape, output_shape, widths = self._last
+        delta = as_array(delta, "Sequential: delta", self.dtype)
+        if delta.shape != output_shape:
+            raise ValueError(f"Sequential: delta must have the shape of the output, {output_shape}, got {delta.shape}")
         if out is not None:
-            as_out(out, "Sequential", self._input_shape, self._dtype)
+            as_out(out, "Sequential", input_shape, delta.dtype)
         first = rows = delta.reshape(prod(delta.shape[:-1]), delta.shape[-1])
-        for layer, width in zip(reversed(leaves), self._widths[-2::-1], strict=True):
-            rows = as_result(layer, "backward", layer.backward(read_only(rows)), (len(rows), width), self._dtype)
-        return _deliver(rows, first, self._input_shape, out)
+        for layer, width in zip(reversed(leaves), widths[-2::-1], strict=True):
+            rows = as_result(layer, "backward", layer.backward(read_only(rows)), (len(rows), width), first.dtype)
+        return _deliver(rows, first, input_shape, out)
 
     def predict(self, x: Array, *, workers: int | None = None) -> Array:
         """Return the model's output and keep nothing: for evaluation.
@@ -196,32 +182,8 @@ class Sequential(Chain):
         (1000, 1)
         """
         x, rows = self._as_rows(x)
-        layers, cost = self.leaves(), self._costs(rows.shape[1])
-        result = np.empty((len(rows), cost.outputs), self._dtype)
-        shares = share(cost, len(rows), self._dtype.itemsize, as_workers(workers))
-
-        def job(blocks: Sequence[slice]) -> Callable[[], None]:
-            return lambda: self._predict_blocks(layers, rows, blocks, result)
-
-        jobs = [job(blocks) for blocks in cut(len(rows), shares.block, shares.workers)]
-        if shares.light:
-            run_all(jobs)
-        else:
-            with one_blas_thread:
-                run_all(jobs)
-        return result.reshape(*x.shape[:-1], cost.outputs)
-
-    def _predict_blocks(self, layers: Sequence[Layer], x: Array, blocks: Sequence[slice], result: Array) -> None:
-        """Fill these rows of the result, in buffers that no other thread has in hand."""
-        try:
-            plans = self._predictors.pop()
-        except IndexError:
-            plans = Plans()
-        for block in blocks:
-            part = x[block]
-            plan = plans.get(part.shape, partial(PredictPlan, layers, part.shape, x.dtype))
-            plan.run(part, result[block])
-        self._predictors.append(plans)
+        result = self._engine.predict(rows, as_workers(workers))
+        return result.reshape(*x.shape[:-1], result.shape[1])
 
     def backprop(
         self,
@@ -269,32 +231,21 @@ class Sequential(Chain):
         array([-0.4, -0.8])
         """
         self._pass = None
-        plan, weight = None if self._waiting else self._plan, None
-        if plan is None or workers is not None or not plan.fits(x, y, loss, sample_weight):
-            check_loss(loss)
-            x, rows = self._as_rows(x)
-            cost = self._costs(rows.shape[1])
-            shape = (*x.shape[:-1], cost.outputs)
-            y = as_array(y, "backprop: y", self._dtype)
-            check_same_shape("backprop", shape, y.shape)
-            if sample_weight is not None:
-                weight = as_weight(sample_weight, shape, self._dtype).reshape(len(rows), cost.outputs)
-            x, y = rows, y.reshape(len(rows), cost.outputs)
-            shares = share(cost, len(rows), self._dtype.itemsize, as_workers(workers))
-            if shares.workers > 1 or len(rows) > shares.block:
-                return self._team.backprop(x, y, weight, loss, shares)
-            plan = self._training.get(
-                (x.shape, loss, weight is not None),
-                lambda workspace: TrainingPlan(
-                    self.leaves(), loss, rows.shape, self._dtype, weight is not None, workspace
-                ),
-            )
-            self._light = shares.light
-            self._plan = plan if workers is None else None
-        if self._light:
-            return plan.run(x, y, weight)
-        with one_blas_thread:
-            return plan.run(x, y, weight)
+        engine = self._running()
+        plan = engine.last
+        if plan is not None and workers is None and plan.fits(x, y, loss, sample_weight):
+            return engine.step(plan, x, y)
+
+        check_loss(loss)
+        x, rows = self._as_rows(x)
+        outputs = engine.costs(rows.shape[1]).outputs
+        shape = (*x.shape[:-1], outputs)
+        y = as_array(y, "backprop: y", rows.dtype)
+        check_same_shape("backprop", shape, y.shape)
+        weight = None
+        if sample_weight is not None:
+            weight = as_weight(sample_weight, shape, rows.dtype).reshape(len(rows), outputs)
+        return engine.backprop(rows, y.reshape(len(rows), outputs), weight, loss, as_workers(workers))
 
     def value_and_grad(
         self,
@@ -323,21 +274,13 @@ class Sequential(Chain):
         (2,)
         """
         value = self.backprop(x, y, loss, sample_weight=sample_weight, workers=workers)
-        return value, self._flat_gradients.copy()
-
-    def _costs(self, width: int) -> Costs:
-        """Return what a row of this many features costs."""
-        cost = self._known_costs.get(width)
-        if cost is None:
-            cost = self._known_costs[width] = costs(self.leaves(), width)
-        return cost
+        return value, self.gradients.copy()
 
     def _as_rows(self, x: Array) -> tuple[Array, Array]:
         """Return `x` as a checked array of the model's type, and as a view of shape (rows, features)."""
-        self.settle()
-        first = self._layers[0]
-        if type(x) is not np.ndarray or x.dtype != self._dtype:
-            x = as_array(x, f"{first.label}: x", self._dtype)
+        first, dtype = self._layers[0], self._running().dtype
+        if type(x) is not np.ndarray or x.dtype != dtype:
+            x = as_array(x, f"{first.label}: x", dtype)
         if x.ndim != 2 or x.shape[1] != first.in_features:
             check_features(first.label, x.shape, self.in_features)
             return x, x.reshape(prod(x.shape[:-1]), x.shape[-1])
@@ -348,6 +291,6 @@ def _deliver(rows: Array, given: Array, shape: tuple[int, ...], out: Array | Non
     """Return the rows in their final shape, in `out` if that is given, and never in the memory that the caller gave."""
     result = rows.reshape(shape)
     if out is None:
-        return result.copy() if np.may_share_memory(result, given) else result
+        return result.copy() if not result.flags.writeable or np.may_share_memory(result, given) else result
     out[...] = result
     return out

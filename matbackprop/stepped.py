@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from matbackprop.layer import Call, Layer, natural_dtype, run
+from matbackprop.layer import Call, Layer, run
+from matbackprop.parameter import natural_dtype
 from matbackprop.validation import Array, as_array, as_out, check_features
 from matbackprop.workspace import Empty, Workspace
 
@@ -64,6 +65,10 @@ class SteppedLayer(Layer):
     def predict_steps(self, x: Array, out: Array, empty: Empty) -> Iterable[Call]:
         """Yield the calls of `forward_steps`, which cache nothing."""
         return self.forward_steps(x, out, empty)
+
+    def forget(self) -> None:
+        """Drop what the last forward pass left."""
+        self._pass = self._kept = None
 
     def follow(self, other: Layer) -> None:
         """Do nothing: what the calls are made of is settled when they are prepared."""

@@ -109,7 +109,13 @@ def as_array(value: object, name: str, dtype: np.dtype[Any]) -> Array:
             f"{name}: expected real numbers for a {dtype} model, got dtype {array.dtype}; "
             "use .real, or model.astype(np.complex128) to take complex steps"
         )
-    return array.astype(dtype, copy=False)
+    try:
+        with np.errstate(over="raise"):
+            return array.astype(dtype, copy=False)
+    except FloatingPointError:
+        raise ValueError(
+            f"{name}: expected numbers that fit {dtype}, got some that are too large; scale them"
+        ) from None
 
 
 def as_out(out: object, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -709,5 +709,5 @@ def test_failed_construction_leaves_layers_free() -> None:
     first, second = mb.Linear(2, 3), mb.Linear(4, 1)
     with pytest.raises(ValueError, match="takes 4"):
         mb.Sequential(first, second)
-    assert first.owner is None
+    assert not first.adopted
     assert mb.Sequential(first, mb.Linear(3, 1)).parameters.size == 13

@@ -92,7 +92,7 @@ def test_nothing_lives_from_one_step_to_the_next(name, loss) -> None:
     model, twin = MODELS[name](), MODELS[name]()
     for rows in (7, 7, 3, 1, 7, 9, 3, 0, 9):
         x, y, _ = batch(model, rows)
-        model._training.workspace.poison()
+        model._engine.plans.workspace.poison()
         model.gradients[:] = NAN
         value = model.backprop(x, y, loss)
         fresh = twin.copy()  # no plan was made for it yet
@@ -189,7 +189,7 @@ def test_what_the_contract_calls_dead_is_dead(name, loss, weighted) -> None:
         weight = weight if weighted else None
         value = model.backprop(x, y, loss, sample_weight=weight)
     expected = model.gradients.copy()
-    plan = list(model._training._plans.values())[-1]
+    plan = list(model._engine.plans._plans.values())[-1]
     assert plan.x_shape == x.shape
 
     model.gradients[:] = NAN
@@ -201,7 +201,7 @@ def test_what_the_contract_calls_dead_is_dead(name, loss, weighted) -> None:
 
 def last_plan(model: mb.Sequential, rows: int, loss: mb.Loss = LOSSES[0]) -> TrainingPlan:
     model.backprop(*batch(model, rows, model.in_features or 3)[:2], loss)
-    return list(model._training._plans.values())[-1]
+    return list(model._engine.plans._plans.values())[-1]
 
 
 def shared(plan: TrainingPlan) -> list[bool]:
@@ -243,10 +243,10 @@ def test_plans_are_reused_and_bounded() -> None:
     first = last_plan(model, 50)
     for rows in (1, 50, 2, 50):
         last_plan(model, rows)
-    assert first in model._training._plans.values()
+    assert first in model._engine.plans._plans.values()
     for rows in range(1, 50):
         last_plan(model, rows)
-    assert len(model._training._plans) <= model._training.limit
+    assert len(model._engine.plans._plans) <= model._engine.plans.limit
 
 
 def test_no_delta_below_the_lowest_parameters() -> None:

@@ -6,6 +6,7 @@ import copy
 import gc
 import pickle
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -107,9 +108,14 @@ def test_nothing_that_was_handed_out_is_overwritten() -> None:
 # The same bits.
 
 
-def test_a_seed_reaches_nested_models() -> None:
-    first, second = (mb.Sequential(mb.Sequential(mb.Linear(2, 1)), rng=0) for _ in range(2))
+def test_a_seed_decides_all_weights_or_says_that_it_does_not() -> None:
+    with pytest.raises(ValueError, match=r"layer 0, Sequential\(.*without a seed.*give rng to it"):
+        mb.Sequential(mb.Sequential(mb.Linear(2, 1)), rng=0)
+    first, second = (mb.Sequential(mb.Sequential(mb.Linear(2, 1), rng=0), mb.Linear(1, 1), rng=1) for _ in range(2))
     assert np.array_equal(first.parameters, second.parameters)
+    loaded = mb.Sequential(mb.Linear(2, 1))
+    loaded.load_state_dict(first[0].state_dict())
+    assert mb.Sequential(loaded, mb.Linear(1, 1), rng=0).parameters.size == 5
 
 
 @each_model
@@ -213,8 +219,7 @@ def test_copies_are_equal_and_independent(make, how) -> None:
     assert repr(twin) == repr(model)
     assert type(twin) is mb.Sequential
     assert twin.dtype == model.dtype
-    assert twin[0].owner is twin
-    assert [part.owner for _, part in twin.walk()][1:] == [twin] * (len(list(twin.walk())) - 1)
+    assert [part.adopted for _, part in twin.walk()] == [False] + [True] * (len(list(twin.walk())) - 1)
     assert results(twin) == results(model)
     before = results(model)
     twin.parameters[:] = 0
@@ -288,15 +293,7 @@ def test_a_slice_outlives_its_model() -> None:
     assert np.array_equal(part.predict(X), expected)
 
 
-def test_layers_are_free_again_when_their_model_is_gone() -> None:
-    layer = mb.Linear(2, 1, rng=0)
-    weight = layer.weight.copy()
-    mb.Sequential(layer)
-    gc.collect()
-    assert np.array_equal(mb.Sequential(layer)[0].weight, weight)
-
-
-def test_weights_are_drawn_once_whoever_asks_first() -> None:
+def test_the_first_predict_may_come_from_several_threads() -> None:
     for _ in range(20):
         model, barrier, results = mb.Sequential(mb.Linear(3, 50), mb.Tanh(), mb.Linear(50, 1)), threading.Barrier(4), []
 
@@ -309,8 +306,39 @@ def test_weights_are_drawn_once_whoever_asks_first() -> None:
             thread.start()
         for thread in threads:
             thread.join()
+        assert len(results) == 4
         assert all(np.array_equal(result, model.predict(np.ones((2, 3)))) for result in results)
-        assert np.shares_memory(model.parameters, model[0].weight)
+
+
+def test_a_slice_of_a_slice_follows() -> None:
+    model = mb.Sequential(mb.Linear(2, 2), mb.Tanh(), mb.Linear(2, 2), rng=0)
+    part = model[:3][:2]
+    part.predict(np.ones((1, 2)))
+    gc.collect()
+    outer = mb.Sequential(model, mb.Linear(2, 1, rng=0))
+    outer.parameters[:] = 0
+    assert not part.predict(np.ones((1, 2))).any()
+    assert not part.parameters.any()
+
+
+def test_a_model_that_is_dropped_is_gone_at_once() -> None:
+    gc.disable()
+    try:
+        model = mb.Sequential(mb.Linear(2, 2), mb.Tanh(), rng=0)
+        model.backprop(np.ones((5000, 2)), np.ones((5000, 2)), mb.MSE(), workers=2)
+        gone = weakref.ref(model)
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_nothing_is_left_of_a_forward_pass_when_a_model_becomes_part_of_another() -> None:
+    model = mb.Sequential(mb.Linear(2, 2), rng=0)
+    y = model.forward(np.ones((3, 2)))
+    mb.Sequential(model, mb.Linear(2, 1, rng=0))
+    with pytest.raises(RuntimeError, match="backward before forward"):
+        model.backward(y)
 
 
 def test_slicing_has_no_effect_on_the_model() -> None:

@@ -16,6 +16,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import matbackprop as mb
+from matbackprop.parallel import FEWEST_ROWS
 
 #: Leading shapes: one example alone, batches of 0, 1 and 7, sequences (N, T, ...), and inputs above the 64 KiB up to
 #: which `backprop` copies its input.
@@ -391,11 +392,11 @@ def test_one_model_through_many_shapes(make, rng):
 # predict
 
 
-WIDE = 512  # at which a block of `predict` has 64 rows
+WIDE = 512  # features, at which a block has the fewest rows
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("rows", [0, 1, 63, 64, 65, 127, 128, 129, 1000])
+@pytest.mark.parametrize("rows", [0, 1, FEWEST_ROWS - 1, FEWEST_ROWS, FEWEST_ROWS + 1, 2 * FEWEST_ROWS + 1])
 def test_predict_equals_forward_across_blocks(rows, dtype, rng):
     model = mb.Sequential(mb.Linear(3, WIDE), mb.Tanh(), mb.Linear(WIDE, 2), mb.Sigmoid(), rng=0, dtype=dtype)
     x = rng.normal(size=(rows, 3))
