@@ -5,12 +5,19 @@
 >>> value, gradient = model.value_and_grad([[0.0, 1.0]], [[1.0]], mb.MSE())
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from matbackprop import initializers
 from matbackprop.layer import Gradient, Layer, Parameter
 from matbackprop.layers import Linear, ReLU, Sigmoid, Tanh
 from matbackprop.loss import Loss
 from matbackprop.losses import BCE, MSE, BCEWithLogits
 from matbackprop.sequential import Sequential
+
+if TYPE_CHECKING:
+    from matbackprop.gradcheck import GradientReport, check_gradient, check_layer, check_model, numerical_gradient
 
 __version__ = "0.1.0"
 
@@ -19,6 +26,7 @@ __all__ = [
     "MSE",
     "BCEWithLogits",
     "Gradient",
+    "GradientReport",
     "Layer",
     "Linear",
     "Loss",
@@ -27,5 +35,24 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "Tanh",
+    "check_gradient",
+    "check_layer",
+    "check_model",
     "initializers",
+    "numerical_gradient",
 ]
+
+_CHECKER = ("GradientReport", "check_gradient", "check_layer", "check_model", "numerical_gradient")
+
+
+def __getattr__(name: str) -> Any:
+    """Import the gradient checker when it is first asked for."""
+    if name in _CHECKER:
+        from matbackprop import gradcheck
+
+        return getattr(gradcheck, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_CHECKER})
