@@ -10,7 +10,9 @@ True
 from __future__ import annotations
 
 from matbackprop.gradcheck.api import check_gradient, check_hessian_product
+from matbackprop.gradcheck.models import model_values
 from matbackprop.gradcheck.numerical import NumericalGradient, numerical_gradient
+from matbackprop.gradcheck.points import check_layer, check_model
 from matbackprop.gradcheck.report import Finding, GradientCheckError, GradientReport, Verdict
 
 __all__ = [
@@ -21,5 +23,8 @@ __all__ = [
     "Verdict",
     "check_gradient",
     "check_hessian_product",
+    "check_layer",
+    "check_model",
+    "model_values",
     "numerical_gradient",
 ]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from matbackprop.gradcheck.differences import ComplexStep, Differences, Reference
-from matbackprop.gradcheck.measure import FLOOR, dot, equalised
+from matbackprop.gradcheck.measure import dot, equalised
 from matbackprop.gradcheck.packing import Block
 from matbackprop.gradcheck.patterns import Sample, describe_pattern, name_ratio
 from matbackprop.gradcheck.problem import EvaluationError, Problem
@@ -93,7 +93,7 @@ class _Inquiry:
     ) -> None:
         self.problem, self.reference, self.x, self.gradient, self.rng = problem, reference, x, gradient, rng
         self.limit, self.hypotheses = limit, hypotheses
-        self.u = equalised(gradient, rng)
+        self.u = self._equalised()
         self.notes: list[str] = []
         self.largest = float(np.abs(gradient).max())
 
@@ -142,6 +142,9 @@ class _Inquiry:
 
     # Directional derivatives.
 
+    def _equalised(self, where: slice | None = None) -> Array:
+        return equalised(self.gradient, self.rng, where, self.reference.floor)
+
     def _residual(self, u: Array) -> tuple[float, float]:
         """Return ∇f·u - g·u and the limit for it."""
         derivative = self.reference.derivative(self.x, u)
@@ -152,11 +155,11 @@ class _Inquiry:
         part = self.gradient[span]
         if not part.any():
             # A zero gradient is one factor, 0, of whatever it should be.
-            residual, limit = self._residual(equalised(self.gradient, self.rng, span))
+            residual, limit = self._residual(self._equalised(span))
             return 0.0 if abs(residual) > limit else 1.0
         ratios, precision = [], 0.0
         for _ in range(3):
-            u = np.abs(equalised(self.gradient, self.rng, span)) * np.where(self.gradient < 0, -1.0, 1.0)
+            u = np.abs(self._equalised(span)) * np.where(self.gradient < 0, -1.0, 1.0)
             derivative, got = self.reference.derivative(self.x, u), dot(self.gradient, u)
             ratios.append(derivative.value / got)
             precision = max(precision, (self.limit / 10 + 2 * derivative.error) / abs(got))
@@ -166,9 +169,10 @@ class _Inquiry:
         if np.ptp(ratios) > max(1e-6 * off, min(precision, 0.02 * off)) or not ratios[0]:
             return None
         # Along directions of one sign a few wrong entries among many look alike; signs at random tell them apart.
-        u = equalised(self.gradient, self.rng, span)
+        u = self._equalised(span)
         derivative, got = self.reference.derivative(self.x, u), dot(self.gradient, u)
-        if abs(derivative.value - ratios[0] * got) > max(self.limit, 4 * derivative.error, 1e-6 * off * abs(got)):
+        terms = float(np.linalg.norm(self.gradient * u))
+        if abs(derivative.value - ratios[0] * got) > 0.05 * off * terms:
             return None
         return 1 / ratios[0]
 
@@ -177,7 +181,7 @@ class _Inquiry:
         look = Look(block)
         for _ in range(2):
             mask = np.zeros_like(self.u)
-            mask[block.span] = equalised(self.gradient, self.rng)[block.span]
+            mask[block.span] = self._equalised()[block.span]
             residual, limit = self._residual(mask) if block.size else (0.0, 1.0)
             look.wrong |= abs(residual) > limit
         if look.wrong:
@@ -258,7 +262,7 @@ class _Inquiry:
         got = full[index]
         # `limit` belongs to a direction in which an entry weighs max |g| / |g_i|.
         largest = self.largest or float(np.abs(expected).max(initial=0.0)) or 1.0
-        size = np.maximum(np.maximum(np.abs(got), np.abs(expected)), FLOOR * largest)
+        size = np.maximum(np.maximum(np.abs(got), np.abs(expected)), self.reference.floor * largest)
         wrong = np.abs(expected - got) > self.limit * size / largest + 2 * error
         at = self.x[block.span][index].astype(np.float64)
         return Sample(index, expected, got, at, full.reshape(block.shape), wrong)
@@ -291,7 +295,7 @@ class _Inquiry:
             matches = 0
             for _ in range(2):
                 u = np.zeros_like(self.u)
-                u[block.span] = equalised(self.gradient, self.rng, block.span)[block.span]
+                u[block.span] = self._equalised(block.span)[block.span]
                 reference = ComplexStep(other) if isinstance(self.reference, ComplexStep) else Differences(other)
                 try:
                     derivative = reference.derivative(self.x, u)

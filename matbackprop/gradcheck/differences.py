@@ -45,6 +45,8 @@ class Reference(Protocol):
     """A way to differentiate `fun` along a direction without its gradient."""
 
     name: str
+    #: Entries of the gradient below this part of the largest are not blown up to weigh as much.
+    floor: float
 
     def derivative(self, x: Array, u: Array) -> Derivative: ...
 
@@ -53,6 +55,7 @@ class ComplexStep:
     """Im f(x + ihu) / h: exact to rounding, for a function that computes in complex numbers and is analytic there."""
 
     name = "complex step"
+    floor = 1e-3
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -100,6 +103,8 @@ class Differences:
         self.problem, self.levels, self.accuracy = problem, levels, accuracy
         self.dtype = self._precision()
         self.name = f"extrapolated differences in {self.dtype.name}"
+        # A heavy entry limits the step for all of them, and so what can be seen in few digits.
+        self.floor = 1e-3 if self.dtype == np.longdouble else 1e-1 if self.dtype == np.float32 else 1e-2
         self._noise: tuple[bytes, float] | None = None
 
     def _precision(self) -> np.dtype[Any]:

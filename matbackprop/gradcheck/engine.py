@@ -11,7 +11,7 @@ import numpy as np
 from matbackprop.gradcheck.causes import Hypothesis, explain
 from matbackprop.gradcheck.contracts import Contracts, examine
 from matbackprop.gradcheck.differences import ComplexStep, Differences, Reference
-from matbackprop.gradcheck.measure import FLOOR, Measurement, equalised, measure
+from matbackprop.gradcheck.measure import Measurement, equalised, measure
 from matbackprop.gradcheck.problem import BadGradient, EvaluationError, Problem
 from matbackprop.gradcheck.reference import choose
 from matbackprop.gradcheck.report import Finding, GradientReport, Verdict, words
@@ -100,9 +100,10 @@ class _Check:
         self.gradient = contracts.gradient
         if contracts.constant and not self.gradient.any():
             return self._inconclusive("fun does not change with x0, and the gradient is zero: there is nothing to compare")
-        directions = [equalised(self.gradient, self.rng) for _ in range(DIRECTIONS)]
-        self.reference, notes = choose(self.problem, self.x, self.gradient, directions[0], contracts.value, self.method)
+        u = equalised(self.gradient, self.rng)
+        self.reference, notes = choose(self.problem, self.x, self.gradient, u, contracts.value, self.method)
         self.notes += notes
+        directions = [self._equalised() for _ in range(DIRECTIONS)]
         found = self._measure(self.reference, self.gradient, directions)
         tolerance = self._limit(found)
         if not self.gradient.any() and not found.expected.any():
@@ -127,6 +128,9 @@ class _Check:
             points = [point for x in there for point in (x, 2 * self.x - x)]
         return measure(self.problem, reference, self.x, gradient, directions, points, replay)
 
+    def _equalised(self) -> Array:
+        return equalised(self.gradient, self.rng, floor=self.reference.floor)
+
     def _limit(self, found: Measurement) -> float:
         return found.tolerance if self.tolerance is None else self.tolerance
 
@@ -141,7 +145,8 @@ class _Check:
             if self._complex_step_is_wrong(found):
                 self.notes.append("the complex step was dropped: a real difference agrees with the gradient and not with it")
                 self.reference = Differences(self.problem)
-                found = self._measure(self.reference, self.gradient, found.directions)
+                directions = [self._equalised() for _ in range(DIRECTIONS)]
+                found = self._measure(self.reference, self.gradient, directions)
                 if found.deviation <= self._limit(found):
                     return self._agrees(found, self._limit(found))
         if self.tolerance is not None and self.tolerance < found.lasting <= found.tolerance:
@@ -217,17 +222,17 @@ class _Check:
             return "the gradient is zero throughout"
         if self.gradient.size == 1:
             return f"a relative error above {words(entry)} would have been seen"
-        small = int((size < FLOOR * largest).sum())
+        small = int((size < self.reference.floor * largest).sum())
         text = f"a relative error above {words(entry)} in any single entry"
         if small:
-            text += f" of at least {FLOOR * largest:.0e}"
+            text += f" of at least {self.reference.floor * largest:.0e}"
         if np.isfinite(factor):
             text += f", or above {words(factor)} in all of them at once,"
         text += " would have been seen"
         if small:
             zero = int((size == 0).sum())
             which = f"{small} of {size.size} are smaller" + (f" ({zero} are zero)" if zero else "")
-            text += f"; {which}, and there an absolute error above {words(entry * FLOOR * largest)} would"
+            text += f"; {which}, and there an absolute error above {words(entry * self.reference.floor * largest)} would"
         return text
 
     def _inconclusive(self, reason: str) -> GradientReport:

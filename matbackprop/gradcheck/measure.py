@@ -1,6 +1,6 @@
 """How far a gradient is from a reference along random directions, and how far rounding alone would take it.
 
-Every direction is equalised, u_i = ±U(1/2, 3/2) / max(|g_i|, FLOOR max|g|), so that each entry above the floor weighs the same
+Every direction is equalised, u_i = ±U(1/2, 3/2) / max(|g_i|, floor max|g|), so that each entry above the floor weighs the same
 however small it is; the sizes are random so that equal errors do not cancel. The residual ∇f·u - g·u is measured at x0 and
 at points a few rounding units from it: what varies between them is rounding, what stays is an error.
 """
@@ -15,10 +15,7 @@ from matbackprop.gradcheck.differences import Reference
 from matbackprop.gradcheck.problem import Problem
 from matbackprop.validation import Array
 
-__all__ = ["FLOOR", "Measurement", "dot", "equalised", "measure"]
-
-#: Entries smaller than this part of the largest are weighed as if they were that large.
-FLOOR = 1e-3
+__all__ = ["Measurement", "dot", "equalised", "measure"]
 
 #: The tolerance is this many units of rounding of the terms of g·u ...
 ROUNDING = 50.0
@@ -27,12 +24,15 @@ ROUNDING = 50.0
 DEVIATIONS = 15.0
 
 
-def equalised(gradient: Array, rng: np.random.Generator, where: Array | slice | None = None) -> Array:
-    """Return a random direction in which every entry of the gradient weighs about the same; zero outside `where`."""
+def equalised(gradient: Array, rng: np.random.Generator, where: slice | None = None, floor: float = 1e-3) -> Array:
+    """Return a random direction in which every entry of the gradient weighs about the same; zero outside `where`.
+
+    Entries smaller than `floor` times the largest are weighed as if they were that large.
+    """
     size = np.abs(gradient).astype(np.float64)
     part = size if where is None else size[where]
     largest = float(part.max(initial=0.0))
-    weight = 1.0 / np.maximum(part / largest, FLOOR) if largest > 0 else np.ones(part.size)
+    weight = 1.0 / np.maximum(part / largest, floor) if largest > 0 else np.ones(part.size)
     u = np.zeros(gradient.size)
     u[slice(None) if where is None else where] = rng.choice((-1.0, 1.0), part.size) * rng.uniform(0.5, 1.5, part.size) * weight
     return u

@@ -46,6 +46,18 @@ class Sample:
         return self.index.size > 1 and self.close(version.reshape(-1)[self.index], self.expected)
 
 
+def _isolated(s: Sample) -> str | None:
+    count = int(s.wrong.sum())
+    if s.index.size < 8 or count > max(1, min(3, s.index.size // 12)):
+        return None
+    bad = np.flatnonzero(s.wrong)
+    if not s.got[bad].any():
+        return None
+    if count == 1 and s.expected[bad[0]]:
+        return f"is right but for one entry, which is {name_ratio(float(s.got[bad[0]] / s.expected[bad[0]]), ())}"
+    return f"is right but for {count} entries"
+
+
 def _transposed(s: Sample) -> str | None:
     if s.full.ndim != 2 or min(s.full.shape) < 2:
         return None
@@ -137,7 +149,7 @@ def _line_ratio(s: Sample) -> str | None:
         lines = np.unravel_index(s.index, s.full.shape)[axis]
         groups = [(s.expected[lines == line], s.got[lines == line]) for line in np.unique(lines)]
         groups = [(e, g) for e, g in groups if e.size > 1 and e.all()]
-        if len(groups) > 1 and all(np.ptp(g / e) <= 1e-6 * np.abs(g / e).max() for e, g in groups):
+        if len(groups) > 1 and s.wrong.sum() > 3 and all(np.ptp(g / e) <= 1e-6 * np.abs(g / e).max() for e, g in groups):
             return f"has a wrong factor in each {what} (a unit's derivative, or a weight of its example)"
     return None
 
@@ -157,6 +169,7 @@ def _magnitude(s: Sample) -> str | None:
 
 
 PATTERNS: tuple[Callable[[Sample], str | None], ...] = (
+    _isolated,
     _transposed,
     _weight_decay,
     _offset,

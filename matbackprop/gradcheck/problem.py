@@ -140,14 +140,15 @@ class Problem:
     def _call(self, function: Callable[..., Any], name: str, x: Array) -> Any:
         handed = x.copy()
         arguments = self.packing.unpack(handed)
-        before = handed.copy()
+        before = self._handed(arguments, handed).copy()
         try:
             with np.errstate(all="ignore"), warnings.catch_warnings():
                 warnings.simplefilter("error", np.exceptions.ComplexWarning)
                 result = function(arguments)
+        except BadGradient:
+            raise
         except Exception as error:
             raise EvaluationError(f"{name} raised {type(error).__name__}: {error}", x) from error
-        # A block of another type than the vector was handed out as a copy, so compare what was handed out.
         if not _same(before, self._handed(arguments, handed)):
             self.modified.add(name)
         return result

@@ -53,7 +53,7 @@ def choose(
         real = differences.derivative(x, u)
     except EvaluationError as error:
         return step, [f"the complex step could not be confirmed by a real difference: {_first_line(error)}"]
-    if real.kink is not None and min(real.kink) - 1e-6 * terms <= derivative <= max(real.kink) + 1e-6 * terms:
+    if real.kink is not None and _agrees_next_to(problem, step, x, u, terms):
         left, right = real.kink
         return step, [
             f"x0 lies on a kink (along a random direction the slope is {left:.6g} on the left, {right:.6g} on the right); the "
@@ -83,6 +83,21 @@ def _agrees_with_one_difference(
     rounding = 16 * float(np.finfo(np.float64).eps) * abs(value) / steps[1]
     allowed = 2 * abs(differences[0] - differences[1]) + rounding + 1e-8 * terms
     return bool(abs(differences[1] - derivative) <= allowed) and bool(allowed < 1e-2 * terms)
+
+
+def _agrees_next_to(problem: Problem, step: ComplexStep, x: Array, u: Array, terms: float) -> bool:
+    """Return whether the complex step is borne out at points off the kink."""
+    rng = np.random.default_rng(x.size)
+    size = np.abs(x) + (float(np.sqrt(np.mean(x.astype(np.float64) ** 2))) or 1.0)
+    for _ in range(3):
+        point = (x + 1e-2 * size * rng.uniform(-1, 1, x.size)).astype(x.dtype)
+        try:
+            derivative, value = step.derivative(point, u).value, float(problem.value(point))
+        except (EvaluationError, TypeError):
+            continue
+        if _agrees_with_one_difference(problem, point, u, value, derivative, terms):
+            return True
+    return False
 
 
 def _first_line(error: Exception) -> str:
