@@ -55,10 +55,10 @@ class ComplexStep:
     """Im f(x + ihu) / h: exact to rounding, for a function that computes in complex numbers and is analytic there."""
 
     name = "complex step"
-    floor = 1e-3
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
+        self.floor = 1e-3 if problem.packing.eps < 1e-12 else 1e-2
 
     def derivative(self, x: Array, u: Array) -> Derivative:
         """Return the derivative along `u`, one evaluation.

@@ -19,6 +19,8 @@ __all__ = ["Measurement", "dot", "equalised", "measure"]
 
 #: The tolerance is this many units of rounding of the terms of g·u ...
 ROUNDING = 50.0
+#: ... and this many of the largest entry, in each entry: what sums that cancel leave behind, wherever x is ...
+ABSOLUTE = 2.0
 #: ... and this many standard deviations of the residual over points that differ by rounding. Both were tuned on seeds
 #: that no test or study uses.
 DEVIATIONS = 15.0
@@ -86,7 +88,8 @@ class Measurement:
     @property
     def tolerance(self) -> float:
         """The residual that rounding can explain."""
-        return ROUNDING * self.eps * self.terms + DEVIATIONS * self.noise + 4 * float(self.error.max())
+        length = max(float(np.linalg.norm(u)) for u in self.directions)
+        return self.eps * (ROUNDING * self.terms + ABSOLUTE * length) + DEVIATIONS * self.noise + 4 * float(self.error.max())
 
     @property
     def deviation(self) -> float:
