@@ -83,6 +83,7 @@ def check_gradient(
     if x0 is None and grad is not None and not callable(grad) and grad is not True:
         grad, x0 = None, grad
     grad = None if grad is True else grad
+    name = name or _name(grad or fun)
     generator = as_rng(rng, "check_gradient: rng")
     if tolerance is not None and not 0 < float(tolerance) < np.inf:
         raise ValueError(f"check_gradient: tolerance must be a positive number, got {describe(tolerance)}")
@@ -92,7 +93,6 @@ def check_gradient(
         fun, grad, x0 = adapt(fun, grad, x0, generator)
     if x0 is None:
         raise TypeError("check_gradient: x0 is missing; call check_gradient(fun, grad, x0)")
-    name = name or _name(grad or fun)
     problem = Problem(fun, grad, x0)
     return check_problem(problem, generator, tolerance, method, per_entry, name, hessp=hessp)
 

@@ -208,7 +208,8 @@ class _Inquiry:
             look.text = f"is {name_ratio(float(sample.got[0] / sample.expected[0]), self._sizes())}"
         else:
             look.text = describe_pattern(sample)
-        look.text = self._hypothesis(look.block) or look.text
+        if "transposed" not in look.text:
+            look.text = self._hypothesis(look.block) or look.text
         look.findings = self._findings(look, sample)
 
     def _sample(self, block: Block) -> Array:

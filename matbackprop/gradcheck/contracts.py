@@ -24,6 +24,8 @@ class Contracts:
     #: Why nothing can be concluded, if so.
     unusable: str | None = None
     notes: list[str] = field(default_factory=list)
+    #: Another point, and the gradient that was returned there.
+    elsewhere: tuple[Array, Array] | None = None
     #: Whether fun gave the very same value at another point.
     constant: bool = False
     #: Whether the numbers of the gradient still mean something after the breaches.
@@ -48,7 +50,7 @@ def examine(problem: Problem, rng: np.random.Generator) -> Contracts:
     kept = [array.copy() for array in returned]
 
     elsewhere, other = _elsewhere(problem, x, rng)
-    seen = Contracts(float(value.real), gradient)
+    seen = Contracts(float(value.real), gradient, elsewhere=elsewhere)
     if elsewhere is not None and not _equal(returned, kept):
         seen.breaches.append(
             "the gradient is returned in a buffer that the next call overwrites: whoever keeps it, keeps the wrong one; "
@@ -66,17 +68,17 @@ def examine(problem: Problem, rng: np.random.Generator) -> Contracts:
     return seen
 
 
-def _elsewhere(problem: Problem, x: Array, rng: np.random.Generator) -> tuple[Array | None, Any]:
-    """Call both at another point, the further from x0 the better; return it and the value there."""
+def _elsewhere(problem: Problem, x: Array, rng: np.random.Generator) -> tuple[tuple[Array, Array] | None, Any]:
+    """Call both at another point, the further from x0 the better; return it, the gradient, and the value there."""
     size = np.abs(x) + (float(np.sqrt(np.mean(x.astype(np.float64) ** 2))) or 1.0)
     for reach in (0.3, 1e-3, 1e-6):
         point = (x + reach * size * rng.uniform(-1, 1, x.size)).astype(x.dtype)
         try:
             value = problem.finite_value(point)
-            problem.gradient(point)
+            gradient = problem.gradient(point)
         except Exception:  # noqa: BLE001 - outside the domain anything may come; x0 itself is what counts
             continue
-        return point, value
+        return (point, gradient), value
     return None, None
 
 

@@ -91,6 +91,11 @@ def layer_problem(layer: Layer, x: Array, rng: np.random.Generator) -> tuple[Pro
             part = delta.copy()
             part[row] = 0.0
             hypotheses.append(Hypothesis(text, lambda values, part=part: fun(values, part)))
+    for name, array in own.items():
+        if array.ndim == 2 and len(array) == len(array.T) > 1:
+            hypotheses.append(
+                Hypothesis(f"is that of {name} transposed", lambda v, name=name: fun({**v, name: v[name].T}))
+            )
     if not own and shape == x.shape:
         hypotheses += _elementwise_mistakes(layer, x, delta)
     return problem, hypotheses

@@ -101,7 +101,7 @@ def _constant_ratio(s: Sample) -> str | None:
     if expected.size < 2 or not expected.all():
         return None
     ratios = got / expected
-    if np.ptp(ratios) <= 1e-6 * abs(ratios[0]):
+    if np.ptp(ratios) <= min(1e-6 * abs(ratios[0]), 1e-2 * abs(ratios[0] - 1)):
         return f"is {name_ratio(float(ratios[0]), ())}"
     return None
 
@@ -248,14 +248,16 @@ def name_ratio(ratio: float, sizes: Iterable[tuple[int, str]]) -> str:
     text = f"{whole if same(factor, whole) else f'{factor:.8g}'} times too {'large' if large else 'small'}"
     if ratio < 0:
         text += " and of the wrong sign"
+    sizes = [(size, what) for size, what in sizes if size > 1]
+    batch = next((size for size, what in sizes if what == "the batch size"), None)
+    if same(factor, 2) and batch != 2:
+        return text + (": added twice, or the 1/2 of the loss forgotten?" if large else ": the 2 of a square forgotten?")
     for size, what in sizes:
-        if size > 1 and same(factor, size):
+        if same(factor, size):
             doubt = "summed where fun averages?" if large else "averaged twice, or averaged where fun sums?"
             return f"{text}, and {size} is {what}: {doubt}"
-        if size > 1 and same(factor, size * size):
-            return f"{text}, the square of {size}, {what}: averaged where it should be summed, twice?"
-    if same(factor, 2):
-        return text + (": added twice, or the 1/2 of the loss forgotten?" if large else ": the 2 of a square forgotten?")
+    if batch is not None and same(factor, batch * batch):
+        return f"{text}, the square of {batch}, the batch size: averaged where it should be summed, twice?"
     if same(factor, whole):
         return text + (": summed where fun averages?" if large else ": averaged twice, or averaged where fun sums?")
     return text

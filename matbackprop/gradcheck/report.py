@@ -16,6 +16,10 @@ from matbackprop.validation import Array
 __all__ = ["Finding", "GradientCheckError", "GradientReport", "Verdict"]
 
 
+#: So many wrong entries are printed; `findings` has them all.
+LISTED = 16
+
+
 class Verdict(StrEnum):
     """What a check concludes.
 
@@ -248,11 +252,12 @@ def _table(findings: list[Finding]) -> list[str]:
     if not entries:
         return lines
     rows = [("entry", "expected", "got", "got/expected")]
-    for f in entries:
+    for f in entries[:LISTED]:
         ratio = "" if f.ratio is None else f"{f.ratio:.10g}"
         rows.append((f.where, f"{f.expected:.10g}", f"{f.got:.10g}", ratio))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return lines + ["  " + "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += ["  " + "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return lines + ([f"  ... and {len(entries) - LISTED} more"] if len(entries) > LISTED else [])
 
 
 def words(value: float) -> str:
