@@ -104,7 +104,7 @@ class Differences:
         self.dtype = self._precision()
         self.name = f"extrapolated differences in {self.dtype.name}"
         # A heavy entry limits the step for all of them, and so what can be seen in few digits.
-        self.floor = 1e-3 if self.dtype == np.longdouble else 1e-1 if self.dtype == np.float32 else 1e-2
+        self.floor = 1e-1 if self._rounded_to_single() else 1e-3 if self.dtype == np.longdouble else 1e-2
         self._noise: tuple[bytes, float] | None = None
 
     def _precision(self) -> np.dtype[Any]:
@@ -120,6 +120,12 @@ class Differences:
             if np.isfinite(value) and np.finfo(np.asarray(value).dtype).eps < np.finfo(x.dtype).eps:
                 return np.dtype(dtype)
         return x.dtype
+
+    def _rounded_to_single(self) -> bool:
+        """Return whether the value of fun is a float32, whatever it is called."""
+        value = self.problem.value(self.problem.packing.x0.astype(self.dtype))
+        with np.errstate(all="ignore"):
+            return bool(np.float32(value) == value)
 
     def noise(self, x: Array, u: Array) -> float:
         """Return the measured rounding noise of fun near x: from fourth differences over steps too small to matter."""
@@ -202,10 +208,10 @@ class Differences:
             factor = self.dtype.type(RATIO ** (2 * order))
             above = rows[-1][order - 1]
             row.append((factor * row[order - 1] - above) / (factor - 1))
-            # How far the entry is from both its parents; an accident of one of them being close is not enough.
-            truncation = float(max(abs(row[order] - row[order - 1]), abs(row[order] - above)))
+            # How far the entry is from both its parents, of which the coarser one is at least 16 times worse than it.
+            truncation = float(max(abs(row[order] - row[order - 1]), abs(row[order] - above) / 8))
             neighbour = float(abs(row[order] - rows[-1][order])) if order < len(rows[-1]) else truncation
-            error = 2 * max(min(truncation, 4 * neighbour), 0.0) + 4 * rounding
+            error = 2 * min(truncation, 4 * neighbour) + 2.5 * rounding
             if error < best.error:
                 best = Derivative(float(row[order]), error)
         rows.append(row)

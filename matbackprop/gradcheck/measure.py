@@ -20,7 +20,7 @@ __all__ = ["Measurement", "dot", "equalised", "measure"]
 #: The tolerance is this many units of rounding of the terms of g·u ...
 ROUNDING = 50.0
 #: ... and this many of the largest entry, in each entry: what sums that cancel leave behind, wherever x is ...
-ABSOLUTE = 2.0
+ABSOLUTE = 1.0
 #: ... and this many standard deviations of the residual over points that differ by rounding. Both were tuned on seeds
 #: that no test or study uses.
 DEVIATIONS = 15.0

@@ -1,6 +1,7 @@
-"""A pytest fixture: ``def test_it(gradcheck): gradcheck(fun, grad, x0)`` fails with the report, unless it is a PASS.
+"""What the pytest fixture ``gradcheck`` gives: checks that fail a test with their report.
 
-It is found through the entry point "pytest11" and imports nothing of the library before a test asks for it.
+The fixture itself is in the module `pytest_matbackprop`, outside of the package, so that pytest, which imports every
+plugin that is installed, imports neither the library nor NumPy before a test asks for it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from matbackprop.gradcheck.report import GradientReport
 
-__all__ = ["gradcheck"]
+__all__ = ["GradCheck"]
 
 
 class GradCheck:
@@ -51,8 +52,3 @@ def _seeded(kwargs: dict[str, Any]) -> dict[str, Any]:
     """A test is the same in every run, unless it says otherwise."""
     return {"rng": 0, **kwargs}
 
-
-@pytest.fixture(scope="session")
-def gradcheck() -> GradCheck:
-    """Check a gradient and fail with the report."""
-    return GradCheck()
