@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,10 @@ def check(seed: int) -> tuple[str, GradientReport]:
     name, (fun, grad, x0) = function(rng)
     single = rng.random() < 0.25
     if single:
-        x0, scale = {k: v.astype(np.float32) for k, v in x0.items()} if isinstance(x0, dict) else x0.astype(np.float32), 1.0
+        x0, scale = (
+            {k: v.astype(np.float32) for k, v in x0.items()} if isinstance(x0, dict) else x0.astype(np.float32),
+            1.0,
+        )
     factor: Any = scale if not single else np.float32(scale)
 
     def scaled(x: Any) -> Any:
@@ -48,7 +52,7 @@ def network(rng: np.random.Generator, scale: float) -> tuple[str, GradientReport
     """Check the gradient of a random network by its parameters."""
     widths = rng.integers(1, 13, size=int(rng.integers(2, 6)))
     layers: list[mb.Layer] = []
-    for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+    for inputs, outputs in pairwise(widths):
         layers.append(mb.Linear(int(inputs), int(outputs), bias=bool(rng.random() < 0.9)))
         layers.append(rng.choice([mb.Tanh, mb.ReLU, mb.Sigmoid])())
     loss: mb.Loss = mb.MSE(rng.choice(["mean", "sum"]))
@@ -156,7 +160,7 @@ def absolute(x: Any, rng: np.random.Generator) -> Pair:
 
 
 def norm(x: Any, rng: np.random.Generator) -> Pair:
-    return lambda x: np.linalg.norm(x), lambda x: x / np.linalg.norm(x), x
+    return np.linalg.norm, lambda x: x / np.linalg.norm(x), x
 
 
 def hinge(x: Any, rng: np.random.Generator) -> Pair:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,15 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests"), str(HERE.parent)]
 
-import clean_checks  # noqa: E402
-import gradcheck_peers  # noqa: E402
-from mutants import functions, layers, network  # noqa: E402
+import clean_checks
+import gradcheck_peers
+from mutants import functions, layers, network
 
-import matbackprop as mb  # noqa: E402
-from matbackprop.gradcheck import Verdict, check_gradient  # noqa: E402
-from matbackprop.gradcheck.engine import run  # noqa: E402
-from matbackprop.gradcheck.packing import Packing  # noqa: E402
-from matbackprop.gradcheck.problem import Problem  # noqa: E402
+import matbackprop as mb
+from matbackprop.gradcheck import Verdict, check_gradient
+from matbackprop.gradcheck.engine import run
+from matbackprop.gradcheck.packing import Packing
+from matbackprop.gradcheck.problem import Problem
 
 #: P: (inputs, hidden, hidden, outputs).
 SHAPES = {99: (5, 8, 5, 1), 11_342: (30, 100, 80, 2), 100_599: (50, 400, 199, 2)}
@@ -39,12 +40,16 @@ DELTAS = [10.0**k for k in range(-15, 4)]
 TARGETS = ("all entries", "largest entry", "median entry")
 
 
-def make_network(size: int, activation: str, loss_name: str, seed: int) -> tuple[Callable[..., Any], Callable[..., Any], Any]:
+def make_network(
+    size: int, activation: str, loss_name: str, seed: int
+) -> tuple[Callable[..., Any], Callable[..., Any], Any]:
     """Return fun, grad and x0 of a network as functions of one flat vector."""
     rng = np.random.default_rng([seed, size])
     a, b, c, d = SHAPES[size]
     middle = [mb.Tanh(), mb.Tanh()] if activation == "tanh" else [mb.ReLU(), mb.ReLU()]
-    model = mb.Sequential(mb.Linear(a, b), middle[0], mb.Linear(b, c), middle[1], mb.Linear(c, d), mb.Sigmoid(), rng=rng)
+    model = mb.Sequential(
+        mb.Linear(a, b), middle[0], mb.Linear(b, c), middle[1], mb.Linear(c, d), mb.Sigmoid(), rng=rng
+    )
     model.parameters = model.parameters + 0.05 * rng.standard_normal(model.parameters.size)
     x, y = rng.standard_normal((8, a)), rng.integers(0, 2, (8, d)).astype(float)
     loss = mb.MSE() if loss_name == "MSE" else mb.BCE()
@@ -69,7 +74,9 @@ def spoiled(grad: Callable[..., Any], at_x0: Any, target: str, delta: float) -> 
     """Return the gradient with a relative error in all entries, the largest, or the median one of those not zero."""
     order = np.argsort(np.abs(at_x0))
     order = order[np.abs(at_x0)[order] > 0]
-    index: Any = slice(None) if target == "all entries" else order[-1] if target == "largest entry" else order[len(order) // 2]
+    index: Any = (
+        slice(None) if target == "all entries" else order[-1] if target == "largest entry" else order[len(order) // 2]
+    )
 
     def wrong(p: Any) -> Any:
         g = grad(p).copy()
@@ -131,7 +138,9 @@ def alarms(quick: bool, workers: int = 2) -> None:
     total: Counter[tuple[str, str]] = Counter()
     others = []
     with multiprocessing.Pool(workers) as pool:
-        for counts, found in pool.imap_unordered(clean_checks.tally, [range(s, s + step) for s in range(first, first + count, step)]):
+        for counts, found in pool.imap_unordered(
+            clean_checks.tally, [range(s, s + step) for s in range(first, first + count, step)]
+        ):
             total += counts
             others += found
     verdicts: Counter[str] = Counter()
@@ -150,20 +159,28 @@ def alarms(quick: bool, workers: int = 2) -> None:
 def cost(quick: bool) -> None:
     print("\n## Cost of one check (tanh, BCE), medians of 9\n")
     for size in SHAPES:
-        fun, grad, x0 = make_network(size, "tanh", "BCE", 0)
-        report = check_gradient(fun, grad, x0, rng=0)
-        rows = [("matbackprop", lambda: check_gradient(fun, grad, x0, rng=0), f"{report.fun_calls} f, {report.grad_calls} g")]
-        peers = gradcheck_peers.installed()
-        for name, peer in peers.items():
-            if name in ("torch slow", "scipy") and size > 1000:
-                continue
-            calls = Counter[str]()
-            peer(counted(fun, calls, "f"), counted(grad, calls, "g"), x0)
-            rows.append((name, lambda peer=peer: peer(fun, grad, x0), f"{calls['f']} f, {calls['g']} g"))
-        f_ms, g_ms = milliseconds(lambda: fun(x0)), milliseconds(lambda: grad(x0))
-        print(f"P = {size:>7,}  one f {f_ms:.3f} ms, one g {g_ms:.3f} ms, one complex f {milliseconds(lambda: fun(x0 + 0j)):.3f} ms")
-        for name, call, calls_text in rows:
-            print(f"             {name:<12} {milliseconds(call):8.1f} ms   {calls_text}")
+        cost_at(size, *make_network(size, "tanh", "BCE", 0))
+
+
+def cost_at(size: int, fun: Callable[..., Any], grad: Callable[..., Any], x0: Any) -> None:
+    report = check_gradient(fun, grad, x0, rng=0)
+    effort = f"{report.fun_calls} f, {report.grad_calls} g"
+    rows: list[tuple[str, Callable[[], Any], str]] = [
+        ("matbackprop", lambda: check_gradient(fun, grad, x0, rng=0), effort)
+    ]
+    for name, peer in gradcheck_peers.installed().items():
+        if name in ("torch slow", "scipy") and size > 1000:
+            continue
+        calls = Counter[str]()
+        peer(counted(fun, calls, "f"), counted(grad, calls, "g"), x0)
+        rows.append((name, partial(peer, fun, grad, x0), f"{calls['f']} f, {calls['g']} g"))
+    single = [("f", fun, x0), ("g", grad, x0), ("complex f", fun, x0 + 0j)]
+    print(
+        f"P = {size:>7,}  "
+        + ", ".join(f"one {name} {milliseconds(partial(call, x)):.3f} ms" for name, call, x in single)
+    )
+    for name, call, text in rows:
+        print(f"             {name:<12} {milliseconds(call):8.1f} ms   {text}", flush=True)
 
 
 def counted(function: Callable[..., Any], calls: Counter[str], name: str) -> Callable[..., Any]:
@@ -211,8 +228,14 @@ def mutants(quick: bool) -> None:
         totals.update({"ours": caught, "named": named, "cause": cause, **dict(zip(peers, marks, strict=True))})
         row = [caught, named, cause, *marks]
         widths = [6, 7, 7, *[12] * len(marks)]
-        print(f"  {mutant.name:<50}" + "".join(f"{'yes' if mark else '-':>{w}}" for mark, w in zip(row, widths, strict=True)))
-    print(f"  {'of ' + str(len(everyone)):<50}{totals['ours']:>6}{totals['named']:>7}{totals['cause']:>7}" + "".join(f"{totals[n]:>12}" for n in peers))
+        print(
+            f"  {mutant.name:<50}"
+            + "".join(f"{'yes' if mark else '-':>{w}}" for mark, w in zip(row, widths, strict=True))
+        )
+    print(
+        f"  {'of ' + str(len(everyone)):<50}{totals['ours']:>6}{totals['named']:>7}{totals['cause']:>7}"
+        + "".join(f"{totals[n]:>12}" for n in peers)
+    )
 
 
 def gradcheck_peers_catch(peer: Any, mutant: Any) -> bool:
@@ -231,7 +254,10 @@ def black_box(quick: bool) -> None:
     cases: dict[str, tuple[Any, Any]] = {
         "abs": (lambda x: (np.abs(x) ** 3).sum(), lambda x: 3 * x * np.abs(x)),
         "norm": (np.linalg.norm, lambda x: x / np.linalg.norm(x)),
-        "scipy.special.expit": (lambda x: (expit(a @ x) ** 2).sum(), lambda x: a.T @ (2 * expit(a @ x) ** 2 * expit(-(a @ x)))),
+        "scipy.special.expit": (
+            lambda x: (expit(a @ x) ** 2).sum(),
+            lambda x: a.T @ (2 * expit(a @ x) ** 2 * expit(-(a @ x))),
+        ),
         "result cast by float()": (lambda x: float(np.sum(np.abs(np.sin(x)) ** 2)), lambda x: np.sin(2 * x)),
         "float32 buffers, float64 x": (lowered, lambda x: np.sin(2 * x)),
     }
@@ -244,16 +270,24 @@ def black_box(quick: bool) -> None:
             found = sorted(threshold(ours, fun, grad, x, target) for x in points)
             level = found[int(np.ceil(0.95 * len(found))) - 1]
             cells.append(f"{target} {level:.0e}")
-        print(f"  {name:<28}{';  '.join(cells)}   {report.verdict}, {report.method}, {report.fun_calls} f, {1e3 * report.seconds:.1f} ms")
+        print(
+            f"  {name:<28}{';  '.join(cells)}   {report.verdict}, {report.method}, {report.fun_calls} f, "
+            f"{1e3 * report.seconds:.1f} ms"
+        )
     try:
         import torch
     except ImportError:
         return
     torch.manual_seed(0)
     for label, dtype in (("torch module, float64", torch.float64), ("torch module, float32", torch.float32)):
-        module = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2), torch.nn.Softmax(dim=1)).to(dtype)
+        module = torch.nn.Sequential(
+            torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2), torch.nn.Softmax(dim=1)
+        ).to(dtype)
         report = check_gradient(module, torch.randn(6, 4, dtype=dtype), rng=0)
-        print(f"  {label:<28}{report.verdict}, resolution {report.entry_resolution:.0e}, {report.method}, {report.fun_calls} f, {1e3 * report.seconds:.1f} ms")
+        print(
+            f"  {label:<28}{report.verdict}, resolution {report.entry_resolution:.0e}, {report.method}, "
+            f"{report.fun_calls} f, {1e3 * report.seconds:.1f} ms"
+        )
 
 
 SECTIONS = {"detection": detection, "cost": cost, "mutants": mutants, "black-box": black_box, "alarms": alarms}

@@ -32,8 +32,8 @@ def check_gradient(
     """Check a gradient against the function that it should be the gradient of.
 
     It takes about 24 evaluations of `fun` and 8 of `grad`, however many parameters there are. There is nothing to
-    tune: the derivative is taken by complex steps where `fun` can take them and by extrapolated differences where it cannot, and
-    the tolerance follows from rounding, as measured.
+    tune: the derivative is taken by complex steps where `fun` can take them and by extrapolated differences where it
+    cannot, and the tolerance follows from rounding, as measured.
 
     Parameters
     ----------
@@ -172,7 +172,15 @@ def check_hessian_product(
         def product(x: Any, vector: Any = vector) -> Any:
             return hessp(x, vector)
 
-        reports.append(run(Problem(along, product, x0), generator, tolerance=tolerance, method=method, name=f"hessp, random vector {number}"))
+        reports.append(
+            run(
+                Problem(along, product, x0),
+                generator,
+                tolerance=tolerance,
+                method=method,
+                name=f"hessp, random vector {number}",
+            )
+        )
     return combined(reports, "Hessian-vector product")
 
 
@@ -184,7 +192,9 @@ def combined(parts: list[GradientReport], name: str) -> GradientReport:
     weakest = max(parts, key=lambda part: part.entry_resolution if np.isfinite(part.entry_resolution) else -1.0)
     return GradientReport(
         worst.verdict,
-        resolution=(f"{weakest.name}: {weakest.resolution}" if weakest.resolution else "") if not where else worst.resolution,
+        resolution=(f"{weakest.name}: {weakest.resolution}" if weakest.resolution else "")
+        if not where
+        else worst.resolution,
         findings=worst.findings,
         cause=f"{where}{worst.cause}" if worst.cause else "",
         reason=f"{where}{worst.reason}" if worst.reason else "",

@@ -112,7 +112,7 @@ class _Inquiry:
         wrong = [look for look in looks if look.wrong]
         if not wrong:
             return Account(
-                "the deviation is spread over many entries, each too small to name: rounding, float32 or an epsilon in one of the two?",
+                "the deviation is spread over many entries, each too small to name: float32, or an epsilon?",
                 [],
                 self.notes,
             )
@@ -195,7 +195,11 @@ class _Inquiry:
         if look.ratio is not None and look.block.size > 1:
             sizes = self._sizes()
             zero = look.ratio == 0
-            look.text = "is zero, and should not be: never computed, or cut off on the way" if zero else f"is {name_ratio(look.ratio, sizes)}"
+            look.text = (
+                "is zero, and should not be: never computed, or cut off on the way"
+                if zero
+                else f"is {name_ratio(look.ratio, sizes)}"
+            )
             guess = None if not zero and abs(round(look.ratio) - look.ratio) < 1e-9 else self._hypothesis(look.block)
             look.text = guess or look.text
             look.findings = self._largest_entries(look)
@@ -220,10 +224,14 @@ class _Inquiry:
         found = self._bisect(block)
         if found is not None:
             return np.array(found, dtype=np.intp) - block.span.start
-        axes = [np.unique(np.linspace(0, n - 1, 16 if len(block.shape) > 1 else 256).astype(np.intp)) for n in block.shape]
+        axes = [
+            np.unique(np.linspace(0, n - 1, 16 if len(block.shape) > 1 else 256).astype(np.intp)) for n in block.shape
+        ]
         if len(axes) > 2:
             return np.sort(self.rng.choice(block.size, small, replace=False))
-        return np.ravel_multi_index(np.meshgrid(*axes, indexing="ij"), block.shape).reshape(-1)
+        grid = np.meshgrid(*axes, indexing="ij")
+        flat: Array = np.asarray(np.ravel_multi_index(tuple(grid), block.shape)).reshape(-1)
+        return flat
 
     def _bisect(self, block: Block) -> list[int] | None:
         """Return the wrong entries of an array, or None if there are many: about 2 log2 P evaluations for each."""
@@ -272,10 +280,17 @@ class _Inquiry:
         chosen = np.flatnonzero(sample.wrong)
         if chosen.size > SHOWN:
             error = np.abs(sample.expected - sample.got)[chosen]
-            self.notes.append(f"{look.block.name}: {chosen.size} wrong entries were seen; the {SHOWN} largest are shown")
+            self.notes.append(
+                f"{look.block.name}: {chosen.size} wrong entries were seen; the {SHOWN} largest are shown"
+            )
             chosen = np.sort(chosen[np.argsort(-error)[:SHOWN]])
         return [
-            Finding(*self.problem.packing.locate(look.block.span.start + int(sample.index[k])), float(sample.expected[k]), float(sample.got[k]), look.text)
+            Finding(
+                *self.problem.packing.locate(look.block.span.start + int(sample.index[k])),
+                float(sample.expected[k]),
+                float(sample.got[k]),
+                look.text,
+            )
             for k in chosen
         ]
 
@@ -303,7 +318,9 @@ class _Inquiry:
                 except (EvaluationError, TypeError):
                     break
                 size = float(np.linalg.norm(self.gradient * u))
-                matches += size > 0 and abs(derivative.value - dot(self.gradient, u)) <= max(1e-6 * size, 4 * derivative.error)
+                matches += size > 0 and abs(derivative.value - dot(self.gradient, u)) <= max(
+                    1e-6 * size, 4 * derivative.error
+                )
             if matches == 2:
                 return text
         return None
@@ -317,6 +334,13 @@ class _Inquiry:
         sizes = [] if self.problem.batch is None else [(self.problem.batch, "the batch size")]
         for block in self.problem.packing.blocks:
             for axis, n in enumerate(block.shape):
-                sizes.append((n, f"the length of {block.name}" if len(block.shape) == 1 else f"the size of {block.name} along axis {axis}"))
+                sizes.append(
+                    (
+                        n,
+                        f"the length of {block.name}"
+                        if len(block.shape) == 1
+                        else f"the size of {block.name} along axis {axis}",
+                    )
+                )
         sizes.append((self.x.size, "the number of parameters"))
         return sizes

@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target",
         nargs="?",
-        help="package.module:name or path/to/file.py:name; name is a tuple (fun, grad, x0), (model, loss, x, y) or (layer, x), or a "
-        "callable that returns one. Without it, the library's own layers and some networks",
+        help="package.module:name or path/to/file.py:name; name is (fun, grad, x0), (model, loss, x, y) or (layer, x), or "
+        "a callable that returns one. Without it, the library's own layers and some networks",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--seed", type=int, default=0, help="of the random directions (default 0)")
@@ -45,19 +45,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run ``check`` and return the exit status."""
     try:
-        if args.target is None:
-            reports = list(_own(args.seed))
-        else:
-            reports = [_check(_load(args.target), args)]
+        reports = [*_own(args.seed)] if args.target is None else [_check(_load(args.target), args)]
     except Exception as error:  # noqa: BLE001 - whatever a user's module raises, the status says unusable
         message = f"{type(error).__name__}: {error}"
-        print(json.dumps({"error": message}) if args.json else f"check: {message}", file=sys.stdout if args.json else sys.stderr)
+        if args.json:
+            sys.stdout.write(json.dumps({"error": message}) + "\n")
+        else:
+            sys.stderr.write(f"check: {message}\n")
         return 2
-    if args.json:
-        found = [report.to_dict() for report in reports]
-        print(json.dumps(found[0] if args.target else found, indent=2))
-    else:
-        print("\n\n".join(map(str, reports)))
+    found = [report.to_dict() for report in reports]
+    text = json.dumps(found[0] if args.target else found, indent=2) if args.json else "\n\n".join(map(str, reports))
+    sys.stdout.write(text + "\n")
     return max(STATUS[report.verdict] for report in reports)
 
 
@@ -104,7 +102,10 @@ def _check(target: Any, args: argparse.Namespace) -> GradientReport:
             return check_layer(*target, **options)
         if len(target) in (2, 3) and callable(target[0]):
             return check_gradient(*target, **options)
-    raise TypeError(f"expected (fun, grad, x0), (model, loss, x, y) or (layer, x), or a callable that returns one, got {describe(target)}")
+    raise TypeError(
+        "expected (fun, grad, x0), (model, loss, x, y) or (layer, x), or a callable that returns one, "
+        f"got {describe(target)}"
+    )
 
 
 def _own(seed: int) -> Iterator[GradientReport]:
@@ -117,9 +118,7 @@ def _own(seed: int) -> Iterator[GradientReport]:
     xor = Sequential(Linear(2, 3, rng=rng), Tanh(), Linear(3, 1, rng=rng), Sigmoid())
     x, y = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), np.array([[0.0], [1.0], [1.0], [0.0]])
     yield check_model(xor, BCE(), x, y, rng=rng)
-    deep = Sequential(
-        Linear(2, 6, rng=rng), Tanh(), Linear(6, 6, rng=rng), ReLU(), Linear(6, 1, rng=rng)
-    )
+    deep = Sequential(Linear(2, 6, rng=rng), Tanh(), Linear(6, 6, rng=rng), ReLU(), Linear(6, 1, rng=rng))
     x = rng.standard_normal((16, 2))
     y = (x[:, :1] * x[:, 1:] > 0).astype(float)
     yield check_model(deep, BCEWithLogits(), x, y, rng=rng)

@@ -53,7 +53,7 @@ def examine(problem: Problem, rng: np.random.Generator) -> Contracts:
     seen = Contracts(float(value.real), gradient, elsewhere=elsewhere)
     if elsewhere is not None and not _equal(returned, kept):
         seen.breaches.append(
-            "the gradient is returned in a buffer that the next call overwrites: whoever keeps it, keeps the wrong one; "
+            "the gradient is returned in a buffer that the next call overwrites, and with it what the caller kept; "
             "return a copy"
         )
     again, gradient_again = problem.value(x), problem.gradient(x)
@@ -87,8 +87,8 @@ def _repeatable(seen: Contracts, value: Any, again: Any, gradient: Array, gradie
     if value != again:
         if abs(value - again) > 64 * eps * abs(value):
             seen.unusable = (
-                f"fun is not repeatable: two calls at x0 gave {value!s} and {again!s} (random numbers, dropout, or state "
-                "kept from the call before?); fix the seed inside fun"
+                f"fun is not repeatable: two calls at x0 gave {value!s} and {again!s} (random numbers, dropout, or "
+                "state kept from the call before?); fix the seed inside fun"
             )
             return
         seen.notes.append(f"fun repeats to rounding only: {float(abs(value - again)):.1e} apart at one point")
@@ -104,13 +104,13 @@ def _repeatable(seen: Contracts, value: Any, again: Any, gradient: Array, gradie
     ratio = float(gradient_again @ gradient) / float(gradient @ gradient) if size else np.inf
     if 1.5 < ratio < 8:
         seen.breaches.append(
-            f"the gradient is accumulated over calls: the third call gave about {ratio:.2g} times the first at the same x; set it to "
-            "zero, or replace it, in each call"
+            f"the gradient is accumulated over calls: the third call gave about {ratio:.2g} times the first at the "
+            "same x; set it to zero, or replace it, in each call"
         )
     else:
         seen.breaches.append(
-            "the gradient is not repeatable: two calls at the same x differ (random numbers, or something kept from the "
-            "call before: a stale cache?)"
+            "the gradient is not repeatable: two calls at the same x differ (random numbers, or something kept from "
+            "the call before: a stale cache?)"
         )
 
 

@@ -1,9 +1,9 @@
 """Directional derivatives of a black box: complex steps, and extrapolated differences that know their own error.
 
-A complex step, Im f(x + ihu) / h with h = 1e-200, has no step size to tune: nothing cancels, and h² underflows, so that a
-branch on the real part is taken as at x itself. Where a function cannot take it, central differences at shrinking steps
-are extrapolated (Richardson) and the tableau entry of least estimated error is taken: truncation from the tableau
-itself, rounding from the measured noise of f.
+A complex step, Im f(x + ihu) / h with h = 1e-200, has no step size to tune: nothing cancels, and h² underflows, so that
+a branch on the real part is taken as at x itself. Where a function cannot take it, central differences at shrinking
+steps are extrapolated (Richardson) and the tableau entry of least estimated error is taken: truncation from the
+tableau itself, rounding from the measured noise of f.
 
 References
 ----------
@@ -48,7 +48,9 @@ class Reference(Protocol):
     #: Entries of the gradient below this part of the largest are not blown up to weigh as much.
     floor: float
 
-    def derivative(self, x: Array, u: Array) -> Derivative: ...
+    def derivative(self, x: Array, u: Array) -> Derivative:
+        """Return the derivative of fun at `x` along `u`."""
+        ...
 
 
 class ComplexStep:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from matbackprop.gradcheck.causes import Hypothesis, explain
 from matbackprop.gradcheck.contracts import Contracts, examine
 from matbackprop.gradcheck.differences import ComplexStep, Differences, Reference
 from matbackprop.gradcheck.measure import Measurement, dot, equalised, measure
+from matbackprop.gradcheck.probe import probe
 from matbackprop.gradcheck.problem import BadGradient, EvaluationError, Problem
 from matbackprop.gradcheck.reference import choose
 from matbackprop.gradcheck.report import Finding, GradientReport, Verdict, words
@@ -27,7 +29,10 @@ DIRECTIONS, REPLAYS = 4, 3
 SECOND_REPLAYS = 8
 #: A noise of g·u above this part of its terms is half of the digits gone.
 HALF_THE_DIGITS = 1 / 16
-ELSEWHERE = "right at x0, wrong at another point: something kept from an earlier call (a stale cache?), or a mistake that x0 hides"
+ELSEWHERE = (
+    "right at x0, wrong at another point: something kept from an earlier call (a stale cache?), or a mistake that x0 "
+    "hides"
+)
 #: Beyond this relative error a check that sees nothing has shown nothing.
 BLIND = 1e-2
 
@@ -109,7 +114,9 @@ class _Check:
         """Compare the gradient with the reference."""
         self.gradient = contracts.gradient
         if contracts.constant and not self.gradient.any():
-            return self._inconclusive("fun does not change with x0, and the gradient is zero: there is nothing to compare")
+            return self._inconclusive(
+                "fun does not change with x0, and the gradient is zero: there is nothing to compare"
+            )
         u = equalised(self.gradient, self.rng)
         self.reference, notes = choose(self.problem, self.x, self.gradient, u, contracts.value, self.method)
         self.notes += notes
@@ -118,7 +125,8 @@ class _Check:
         tolerance = self._limit(found)
         if not self.gradient.any() and not found.expected.any():
             return self._inconclusive(
-                "the gradient is zero here, and so is the derivative: a wrong gradient may be zero too; choose another x0"
+                "the gradient is zero here, and so is the derivative: a wrong gradient may be zero too; choose another "
+                "x0"
             )
         if found.deviation <= tolerance:
             if found.kinks:
@@ -175,7 +183,7 @@ class _Check:
         return found.tolerance if self.tolerance is None else self.tolerance
 
     def _disagrees(self, found: Measurement) -> GradientReport:
-        """Look again: is it rounding, a reference that is wrong, a kink, lost digits, or an error?"""
+        """Look again at what may be rounding, a wrong reference, a kink, lost digits, or an error."""
         if isinstance(self.reference, ComplexStep):
             found = self._measure(self.reference, self.gradient, found.directions, SECOND_REPLAYS)
             if found.lasting <= self._limit(found):
@@ -183,7 +191,9 @@ class _Check:
                     return self._agrees(found, self._limit(found))
                 return self._inconclusive("x0 is within rounding of a kink: the gradient agrees next to it, not at it")
             if self._complex_step_is_wrong(found):
-                self.notes.append("the complex step was dropped: a real difference agrees with the gradient and not with it")
+                self.notes.append(
+                    "the complex step was dropped: a real difference agrees with the gradient and not with it"
+                )
                 self.reference = Differences(self.problem)
                 directions = [self._equalised() for _ in range(DIRECTIONS)]
                 found = self._measure(self.reference, self.gradient, directions)
@@ -191,7 +201,8 @@ class _Check:
                     return self._agrees(found, self._limit(found))
         if self.tolerance is not None and self.tolerance < found.lasting <= found.tolerance:
             return self._inconclusive(
-                f"the tolerance {self.tolerance:.0e} is below what rounding allows to see here, {words(2 * found.tolerance)}"
+                f"the tolerance {self.tolerance:.0e} is below what rounding allows to see here, "
+                f"{words(2 * found.tolerance)}"
             )
         kink = kink_at(self.problem, self.reference, self.x, found, self.rng)
         if kink is not None:
@@ -206,7 +217,13 @@ class _Check:
         if not self.account:
             return self._report(Verdict.FAIL, found, self._limit(found))
         account = explain(
-            self.problem, self.reference, self.x, self.gradient, self._limit(found) * found.unit, self.rng, self.hypotheses
+            self.problem,
+            self.reference,
+            self.x,
+            self.gradient,
+            self._limit(found) * found.unit,
+            self.rng,
+            self.hypotheses,
         )
         report = self._report(Verdict.FAIL, found, self._limit(found), cause=account.cause)
         report.findings = account.findings
@@ -224,12 +241,17 @@ class _Check:
             return False
         expected, got = found.expected[found.worst, 0], found.got[found.worst, 0]
         value, error = real.value / found.unit, 3 * real.error / found.unit
-        return abs(value - got) <= error + found.tolerance and abs(value - expected) > error + found.tolerance
+        slack = error + found.tolerance
+        return bool(abs(value - got) <= slack < abs(value - expected))
 
     def _agrees(self, found: Measurement, tolerance: float) -> GradientReport:
         """The residuals are within the tolerance; say what that is worth."""
         if not np.isfinite(tolerance) or 2 * tolerance > BLIND * max(1.0, found.terms):
-            what = "no step size gives a stable derivative" if found.error.max() > found.noise else "rounding is as large as the gradient"
+            what = (
+                "no step size gives a stable derivative"
+                if found.error.max() > found.noise
+                else "rounding is as large as the gradient"
+            )
             return self._inconclusive(f"{what} here: an error below {words(2 * tolerance)} could not have been seen")
         noise = found.noise
         own = noise > HALF_THE_DIGITS * np.sqrt(found.eps) * found.terms and found.noise_of_reference < noise / 5
@@ -238,8 +260,8 @@ class _Check:
                 Verdict.PRECISION_LOSS,
                 found,
                 tolerance,
-                cause=f"the gradient carries rounding noise of {words(noise / found.terms)}, the function does not: float32 inside, or a "
-                "difference of nearly equal numbers such as 1 - a² in saturation",
+                cause=f"the gradient carries rounding noise of {words(noise / found.terms)}, the function does not: "
+                "float32 inside, or a difference of nearly equal numbers such as 1 - a² in saturation",
             )
         return self._report(Verdict.PASS, found, tolerance)
 
@@ -254,7 +276,7 @@ class _Check:
             entry_resolution=entry,
             factor_resolution=factor,
             deviation=found.deviation,
-            probe=lambda: self._probe(found),
+            probe=partial(probe, self.problem, self.reference, self.gradient, found, self._limit(found), self.rng),
         )
 
     def _resolution(self, entry: float, factor: float, found: Measurement) -> str:
@@ -274,45 +296,14 @@ class _Check:
         if small:
             zero = int((size == 0).sum())
             which = f"{small} of {size.size} are smaller" + (f" ({zero} are zero)" if zero else "")
-            text += f"; {which}, and there an absolute error above {words(entry * self.reference.floor * largest)} would"
+            text += (
+                f"; {which}, and there an absolute error above {words(entry * self.reference.floor * largest)} would"
+            )
         return text
 
     def _inconclusive(self, reason: str) -> GradientReport:
         method = getattr(getattr(self, "reference", None), "name", "")
         return GradientReport(Verdict.INCONCLUSIVE, reason=reason, notes=self.notes, method=method)
-
-    def _probe(self, found: Measurement) -> dict[str, Array]:
-        """Return what a plot shows: the Taylor remainder along a direction, and some entries."""
-        u, x = found.directions[found.worst], self.x.astype(np.float64)
-        unit = u / float(np.abs(u).max())
-        start, slope = float(self.problem.value(self.x)), float(self.gradient @ unit)
-        steps = np.logspace(-7, -0.5, 27)
-        remainder = np.array([self._remainder(x, unit, t, start, slope) for t in steps])
-        count = min(self.gradient.size, 200)
-        chosen = np.sort(self.rng.choice(self.gradient.size, count, replace=False))
-        expected = np.array([self.reference.derivative(self.x, _axis(i, x.size)).value for i in chosen])
-        got = self.gradient[chosen].astype(np.float64)
-        limit = self._limit(found) * found.unit
-        return {
-            "steps": steps,
-            "remainder": remainder,
-            "expected": expected,
-            "got": got,
-            "wrong": np.abs(expected - got) > limit,
-        }
-
-    def _remainder(self, x: Array, u: Array, step: float, start: float, slope: float) -> float:
-        try:
-            value = self.problem.value((x + step * u).astype(self.x.dtype))
-        except EvaluationError:
-            return float("nan")
-        return abs(float(value) - start - step * slope)
-
-
-def _axis(index: int, size: int) -> Array:
-    u = np.zeros(size)
-    u[index] = 1.0
-    return u
 
 
 def _form(problem: Problem) -> str:
@@ -325,5 +316,7 @@ def _point(problem: Problem, x: Array) -> Any:
     lines = []
     for block in problem.packing.blocks[:4]:
         part = x[block.span].reshape(block.shape)
-        lines.append(f"{block.name} = {np.array2string(part, threshold=8, edgeitems=2, precision=6)}".replace("\n", " "))
+        lines.append(
+            f"{block.name} = {np.array2string(part, threshold=8, edgeitems=2, precision=6)}".replace("\n", " ")
+        )
     return "; ".join(lines) + ("; ..." if len(problem.packing.blocks) > 4 else "")

@@ -17,7 +17,7 @@ __all__ = ["draw"]
 def draw(report: GradientReport, data: dict[str, Array]) -> Any:
     """Return a figure of the Taylor remainder and of expected against got."""
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise ImportError("plot: needs matplotlib; pip install 'matbackprop[viz]'") from error
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -35,7 +35,9 @@ def _remainder(axes: Any, steps: Array, remainder: Array) -> None:
         anchor = int(np.flatnonzero(shown)[0])
         for power in (1, 2):
             line = remainder[anchor] * (steps / steps[anchor]) ** power
-            axes.loglog(steps, line, ":", color="gray", label=f"slope {power}" + (" (right)" if power == 2 else " (wrong)"))
+            axes.loglog(
+                steps, line, ":", color="gray", label=f"slope {power}" + (" (right)" if power == 2 else " (wrong)")
+            )
     axes.set(xlabel="step t", ylabel="|f(x + tu) - f(x) - t g·u|", title="Taylor remainder")
     axes.legend()
 

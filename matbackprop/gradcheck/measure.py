@@ -1,8 +1,8 @@
 """How far a gradient is from a reference along random directions, and how far rounding alone would take it.
 
-Every direction is equalised, u_i = ±U(1/2, 3/2) / max(|g_i|, floor max|g|), so that each entry above the floor weighs the same
-however small it is; the sizes are random so that equal errors do not cancel. The residual ∇f·u - g·u is measured at x0 and
-at points a few rounding units from it: what varies between them is rounding, what stays is an error.
+Every direction is equalised, u_i = ±U(1/2, 3/2) / max(|g_i|, floor max|g|), so that each entry above the floor weighs
+the same however small it is; the sizes are random so that equal errors do not cancel. The residual ∇f·u - g·u is
+measured at x0 and at points a few rounding units from it: what varies between them is rounding, what stays is an error.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def equalised(gradient: Array, rng: np.random.Generator, where: slice | None = N
     largest = float(part.max(initial=0.0))
     weight = 1.0 / np.maximum(part / largest, floor) if largest > 0 else np.ones(part.size)
     u = np.zeros(gradient.size)
-    u[slice(None) if where is None else where] = rng.choice((-1.0, 1.0), part.size) * rng.uniform(0.5, 1.5, part.size) * weight
+    u[slice(None) if where is None else where] = (
+        rng.choice((-1.0, 1.0), part.size) * rng.uniform(0.5, 1.5, part.size) * weight
+    )
     return u
 
 
@@ -89,7 +91,11 @@ class Measurement:
     def tolerance(self) -> float:
         """The residual that rounding can explain."""
         length = max(float(np.linalg.norm(u)) for u in self.directions)
-        return self.eps * (ROUNDING * self.terms + ABSOLUTE * length) + DEVIATIONS * self.noise + 4 * float(self.error.max())
+        return (
+            self.eps * (ROUNDING * self.terms + ABSOLUTE * length)
+            + DEVIATIONS * self.noise
+            + 4 * float(self.error.max())
+        )
 
     @property
     def deviation(self) -> float:

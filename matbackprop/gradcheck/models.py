@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -90,15 +91,22 @@ def layer_problem(layer: Layer, x: Array, rng: np.random.Generator) -> tuple[Pro
         for text, row in ((LAST_ROW, slice(-1, None)), (FIRST_ROW, slice(1, None))):
             part = delta.copy()
             part[row] = 0.0
-            hypotheses.append(Hypothesis(text, lambda values, part=part: fun(values, part)))
+            hypotheses.append(Hypothesis(text, partial(fun, weight=part)))
     for name, array in own.items():
         if array.ndim == 2 and len(array) == len(array.T) > 1:
-            hypotheses.append(
-                Hypothesis(f"is that of {name} transposed", lambda v, name=name: fun({**v, name: v[name].T}))
-            )
+            hypotheses.append(Hypothesis(f"is that of {name} transposed", partial(_with_transposed, fun, name)))
     if not own and shape == x.shape:
         hypotheses += _elementwise_mistakes(layer, x, delta)
     return problem, hypotheses
+
+
+def _with_transposed(fun: Callable[[Arrays], Any], name: str, values: Arrays) -> Any:
+    return fun({**values, name: values[name].T})
+
+
+def _linear(factor: Array, values: Arrays) -> Any:
+    """Return Σ c ⊙ x, whose gradient by x is c."""
+    return np.add.reduce((values["x"] * factor).reshape(-1))
 
 
 def derivative_of_branch(layer: Layer, z: Array, sign: float = 1.0) -> Array:
@@ -135,10 +143,7 @@ def _elementwise_mistakes(layer: Layer, x: Array, delta: Array) -> list[Hypothes
         "is Δ ⊙ A (1 - A), which is the derivative of the sigmoid": delta * output * (1 - output),
         "has the mask of Δ in place of the mask of Z": delta * (delta > 0),
     }
-    return [
-        Hypothesis(text, lambda values, factor=factor: np.add.reduce((values["x"] * factor).reshape(-1)))
-        for text, factor in cases.items()
-    ]
+    return [Hypothesis(text, partial(_linear, factor)) for text, factor in cases.items()]
 
 
 def model_problem(model: Sequential, loss: Loss, x: Array, y: Array) -> tuple[Problem, list[Hypothesis]]:
@@ -162,7 +167,7 @@ def model_problem(model: Sequential, loss: Loss, x: Array, y: Array) -> tuple[Pr
         rows = np.arange(len(x))[:, None]
         for text, kept in ((LAST_ROW, rows < len(x) - 1), (FIRST_ROW, rows == 0)):
             weight = np.broadcast_to(kept, y.shape).astype(x.dtype)
-            hypotheses.append(Hypothesis(text, lambda values, weight=weight: fun(values, weight)))
+            hypotheses.append(Hypothesis(text, partial(fun, weight=weight)))
     return problem, hypotheses
 
 

@@ -55,10 +55,10 @@ def numerical_gradient(
     Examples
     --------
     >>> import matbackprop as mb
-    >>> gradient, error = mb.numerical_gradient(lambda x: np.sum(x**3), np.array([1.0, 2.0]))
+    >>> gradient, error = mb.numerical_gradient(lambda x: np.sum(x**3), np.array([1.0, 2.0]), rng=0)
     >>> gradient
     array([ 3., 12.])
-    >>> bool((error < 1e-13).all())
+    >>> bool((error < 1e-12).all())
     True
     """
     problem = Problem(fun, _absent, x0)

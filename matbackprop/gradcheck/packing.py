@@ -63,7 +63,9 @@ class Packing:
         self.x0 = np.concatenate([part.reshape(-1) for part in parts]).astype(self.dtype)
         if not np.isfinite(self.x0).all():
             name, index = self.locate(int(np.argmin(np.isfinite(self.x0))))
-            raise ValueError(f"x0: expected finite numbers, got {self.x0[~np.isfinite(self.x0)][0]} at {name}{list(index)}")
+            raise ValueError(
+                f"x0: expected finite numbers, got {self.x0[~np.isfinite(self.x0)][0]} at {name}{list(index)}"
+            )
         #: The coarsest rounding unit among the blocks.
         self.eps = max(float(np.finfo(block.dtype).eps) for block in self.blocks)
 
@@ -128,7 +130,9 @@ class Packing:
     def locate(self, index: int) -> tuple[str, tuple[int, ...]]:
         """Return the name of the array and the index in it of entry `index` of the flat vector."""
         block = self.block_of(index)
-        return block.name, tuple(map(int, np.unravel_index(index - block.span.start, block.shape))) if block.shape else ()
+        return block.name, tuple(
+            map(int, np.unravel_index(index - block.span.start, block.shape))
+        ) if block.shape else ()
 
     def block_of(self, index: int) -> Block:
         """Return the block that entry `index` of the flat vector lies in."""
@@ -166,5 +170,7 @@ def _as_floats(value: object, name: str) -> Array:
     if kind == "c":
         raise TypeError(f"{name}: got complex numbers; check the gradient by the real and the imaginary part")
     if kind not in "fbiu":
-        raise TypeError(f"{name}: expected an array of floats, got {describe(value)}, whose elements have dtype {array.dtype}")
+        raise TypeError(
+            f"{name}: expected an array of floats, got {describe(value)}, whose elements have dtype {array.dtype}"
+        )
     return array if kind == "f" else array.astype(np.float64)

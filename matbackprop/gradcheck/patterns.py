@@ -36,7 +36,7 @@ class Sample:
     wrong: Array
 
     def close(self, a: Array, b: Array) -> bool:
-        """Return whether two versions of the sampled entries agree to six digits, and far better than the gradient does."""
+        """Return whether two versions of the entries agree to six digits, and far better than the gradient does."""
         size = float(max(np.abs(b).max(initial=0.0), np.abs(a).max(initial=0.0)))
         error = float(np.abs(self.expected - self.got).max(initial=0.0))
         return size > 0 and bool(np.abs(a - b).max(initial=0.0) <= min(1e-6 * size, 1e-3 * error))
@@ -149,7 +149,11 @@ def _line_ratio(s: Sample) -> str | None:
         lines = np.unravel_index(s.index, s.full.shape)[axis]
         groups = [(s.expected[lines == line], s.got[lines == line]) for line in np.unique(lines)]
         groups = [(e, g) for e, g in groups if e.size > 1 and e.all()]
-        if len(groups) > 1 and s.wrong.sum() > 3 and all(np.ptp(g / e) <= 1e-6 * np.abs(g / e).max() for e, g in groups):
+        if (
+            len(groups) > 1
+            and s.wrong.sum() > 3
+            and all(np.ptp(g / e) <= 1e-6 * np.abs(g / e).max() for e, g in groups)
+        ):
             return f"has a wrong factor in each {what} (a unit's derivative, or a weight of its example)"
     return None
 
@@ -186,7 +190,9 @@ PATTERNS: tuple[Callable[[Sample], str | None], ...] = (
 
 def describe_pattern(sample: Sample) -> str:
     """Return the first pattern that the sample shows, and where in the array the wrong entries are."""
-    text = next((found for pattern in PATTERNS if (found := pattern(sample)) is not None), "is wrong, by no common factor")
+    text = next(
+        (found for pattern in PATTERNS if (found := pattern(sample)) is not None), "is wrong, by no common factor"
+    )
     return text + _place(sample)
 
 
@@ -196,7 +202,11 @@ def _place(s: Sample) -> str:
         return ""
     if s.full.ndim == 1:
         count = int(s.wrong.sum())
-        only = "only in the last entry" if count == 1 and s.index[s.wrong][0] == s.full.size - 1 else f"only in {count} entries"
+        only = (
+            "only in the last entry"
+            if count == 1 and s.index[s.wrong][0] == s.full.size - 1
+            else f"only in {count} entries"
+        )
         return f", {only}"
     lines = np.unravel_index(s.index, s.full.shape)
     for axis, what in ((0, "row"), (s.full.ndim - 1, "column")):
@@ -243,7 +253,8 @@ def name_ratio(ratio: float, sizes: Iterable[tuple[int, str]]) -> str:
     large = abs(ratio) > 1
     factor = abs(ratio) if large else 1 / abs(ratio)
     if abs(factor - 1) < 1e-3 and ratio > 0:
-        return f"off by a common factor of 1 {'+' if ratio > 1 else '-'} {abs(ratio - 1):.3g}: an epsilon, or a rounded constant?"
+        sign = "+" if ratio > 1 else "-"
+        return f"off by a common factor of 1 {sign} {abs(ratio - 1):.3g}: an epsilon, or a rounded constant?"
     whole = round(factor)
     text = f"{whole if same(factor, whole) else f'{factor:.8g}'} times too {'large' if large else 'small'}"
     if ratio < 0:
@@ -251,7 +262,9 @@ def name_ratio(ratio: float, sizes: Iterable[tuple[int, str]]) -> str:
     sizes = [(size, what) for size, what in sizes if size > 1]
     batch = next((size for size, what in sizes if what == "the batch size"), None)
     if same(factor, 2) and batch != 2:
-        return text + (": added twice, or the 1/2 of the loss forgotten?" if large else ": the 2 of a square forgotten?")
+        return text + (
+            ": added twice, or the 1/2 of the loss forgotten?" if large else ": the 2 of a square forgotten?"
+        )
     for size, what in sizes:
         if same(factor, size):
             doubt = "summed where fun averages?" if large else "averaged twice, or averaged where fun sums?"

@@ -60,8 +60,7 @@ def check_layer(
     True
     """
     if not isinstance(layer, Layer):
-        hint = "; make one first" if isinstance(layer, type) else ""
-        raise TypeError(f"check_layer: expected a Layer, got {describe(layer)}{hint}")
+        raise TypeError(f"check_layer: expected a Layer, got {describe(layer)}; a class is not one yet: make one first")
     generator = as_rng(rng, "check_layer: rng")
     layer = layer.copy()
     for _, part in layer.walk():
@@ -152,36 +151,38 @@ def _dtype(layer: Layer, x: object) -> np.dtype[np.floating]:
 
 
 def _together(parts: list[GradientReport], name: str) -> GradientReport:
-    """Return one report for all points. Of the points that the checker chose itself, those that could show nothing do not count."""
+    """Return one report for all points; of those that the checker chose itself, what shows nothing does not count."""
     counted = [parts[0]]
     for part in parts[1:]:
         if part.verdict is Verdict.INCONCLUSIVE or (part.verdict is Verdict.PRECISION_LOSS and part.name == SATURATED):
             continue
         counted.append(part)
-    if parts[0].verdict is Verdict.INCONCLUSIVE and ("kink" in parts[0].reason or "zero" in parts[0].reason) and counted[1:]:
+    if (
+        parts[0].verdict is Verdict.INCONCLUSIVE
+        and ("kink" in parts[0].reason or "zero" in parts[0].reason)
+        and counted[1:]
+    ):
         counted = counted[1:]
     report = combined(counted, name)
     report.parts = parts
     report.fun_calls, report.grad_calls = sum(p.fun_calls for p in parts), sum(p.grad_calls for p in parts)
     report.seconds = sum(p.seconds for p in parts)
-    for part in parts:
-        if part not in counted:
-            report.notes.append(f"{part.name}: {part.verdict}, {part.cause or part.reason}")
+    aside = [part for part in parts if part not in counted]
+    report.notes += [f"{part.name}: {part.verdict}, {part.cause or part.reason}" for part in aside]
     return report
 
 
 def _batches(x: Array, rng: np.random.Generator) -> list[tuple[str, Array]]:
     """Return the batches to check a layer at: the one given first."""
     width, typical = x.shape[-1], float(np.sqrt(np.mean(x.astype(np.float64) ** 2))) or 1.0
-    batches = [("the batch given", x)]
-    for rows in (1, 2, 7):
-        batches.append((f"N = {rows}", (typical * rng.standard_normal((rows, width))).astype(x.dtype)))
+    sizes = (1, 2, 7)
+    batches = [(f"N = {rows}", (typical * rng.standard_normal((rows, width))).astype(x.dtype)) for rows in sizes]
     zeros = (typical * rng.standard_normal((5, width))).astype(x.dtype)
     zeros[0] = 0.0
     zeros[1:][rng.random((4, width)) < 0.3] = 0.0
     far = rng.choice((-1.0, 1.0), (7, width)) * rng.uniform(4.0, 25.0, (7, width))
     far[::3] = rng.standard_normal((3, width))
-    return [*batches, ("exact zeros", zeros), (SATURATED, far.astype(x.dtype))]
+    return [("the batch given", x), *batches, ("exact zeros", zeros), (SATURATED, far.astype(x.dtype))]
 
 
 def _at_zero(layer: Layer, x: Array) -> list[GradientReport]:
@@ -197,11 +198,17 @@ def _at_zero(layer: Layer, x: Array) -> list[GradientReport]:
     got = float(layer.backward(np.ones_like(zero))[0, 0])
     if abs(right - left) < 1e-3 * max(abs(right), abs(left), 1e-3):
         return []
-    report = GradientReport(Verdict.PASS, name="the kink at zero", size=zero.size, parameters="x", fun_calls=3, grad_calls=1)
-    report.notes.append(f"at zero the slope is {left:.6g} on the left and {right:.6g} on the right; the gradient says {got:.6g}")
+    report = GradientReport(
+        Verdict.PASS, name="the kink at zero", size=zero.size, parameters="x", fun_calls=3, grad_calls=1
+    )
+    report.notes.append(
+        f"at zero the slope is {left:.6g} on the left and {right:.6g} on the right; the gradient says {got:.6g}"
+    )
     slack = 1e-3 * abs(right - left)
     if not min(left, right) - slack <= got <= max(left, right) + slack:
-        report.cause = f"at zero the gradient {got:.6g} is outside of the slopes on its two sides, {left:.6g} and {right:.6g}"
+        report.cause = (
+            f"at zero the gradient {got:.6g} is outside of the slopes on its two sides, {left:.6g} and {right:.6g}"
+        )
         report.findings = [Finding("x", (0, 0), None, got, report.cause)]
         report.verdict = Verdict.FAIL
         return [report]
@@ -212,8 +219,8 @@ def _at_zero(layer: Layer, x: Array) -> list[GradientReport]:
     if branches[0] == branches[1] and abs(branches[0] - got) > slack:
         report.verdict = Verdict.FAIL
         report.cause = (
-            f"at exactly zero backward takes the other branch than forward: slope {got:.6g} where forward has {branches[0]:.6g} "
-            "(>= in place of >?)"
+            f"at exactly zero backward takes the other branch than forward: slope {got:.6g} where forward has "
+            f"{branches[0]:.6g} (>= in place of >?)"
         )
         report.findings = [Finding("x", (0, 0), branches[0], got, report.cause)]
     return [report]
@@ -233,8 +240,7 @@ def _situations(
         return (rows[chosen] + noise).astype(x.dtype), targets[chosen]
 
     found = [("the batch given", x, y, start)]
-    for count in (1, 2, 7):
-        found.append((f"N = {count}", *batch(count), start))
+    found += [(f"N = {count}", *batch(count), start) for count in (1, 2, 7)]
     zeros, targets_zeros = batch(5)
     zeros[0] = 0.0
     zeros[1:][rng.random(zeros[1:].shape) < 0.3] = 0.0

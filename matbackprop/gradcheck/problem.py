@@ -41,7 +41,9 @@ class BadGradient(Exception):
         The first bad entry.
     """
 
-    def __init__(self, message: str, where: tuple[str, tuple[int, ...]] | None = None, got: float | None = None) -> None:
+    def __init__(
+        self, message: str, where: tuple[str, tuple[int, ...]] | None = None, got: float | None = None
+    ) -> None:
         super().__init__(message)
         self.where, self.got = where, got
 
@@ -144,7 +146,7 @@ class Problem:
     def _call(self, function: Callable[..., Any], name: str, x: Array) -> Any:
         handed = x.copy()
         arguments = self.packing.unpack(handed)
-        # Code that writes to its input does so from the start; later calls are not watched, which would cost more than they do.
+        # Code that writes to its input does so from the start; to watch all calls would cost more than they do.
         watched = self.fun_calls + self.grad_calls <= WATCHED
         before = self._handed(arguments, handed).copy() if watched else handed
         try:
@@ -178,7 +180,7 @@ class Problem:
                 raise BadGradient(f"the gradient of {block.name} is None; does grad lack a return?")
             try:
                 array = np.asarray(value)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - an object's own __array__ may raise anything
                 raise BadGradient(f"the gradient of {block.name} is no array of numbers: {error}") from None
             if array.dtype.kind not in "fiubc":
                 raise BadGradient(f"the gradient of {block.name} has dtype {array.dtype}, expected {block.dtype}")
@@ -218,15 +220,15 @@ def as_scalar(result: Any) -> Any:
     array = np.asarray(result)
     if array.dtype.kind in "biu" and array.ndim == 0:
         raise TypeError(
-            f"check_gradient: fun returned the integer {result!r}; a function with a gradient returns a float (an integer "
-            "division, or a count?)"
+            f"check_gradient: fun returned the integer {result!r}; a function with a gradient returns a float (an "
+            "integer division, or a count?)"
         )
     if array.dtype.kind not in "fc":
         raise TypeError(f"check_gradient: fun must return a float, got {describe(result)}")
     if array.ndim:
         raise TypeError(
-            f"check_gradient: fun must return one number, got shape {array.shape}; check a sum of it under random weights: "
-            "fun = lambda x: w @ f(x), grad = lambda x: J(x).T @ w"
+            f"check_gradient: fun must return one number, got shape {array.shape}; check a sum of it under random "
+            "weights: fun = lambda x: w @ f(x), grad = lambda x: J(x).T @ w"
         )
     return array[()]
 

@@ -51,4 +51,3 @@ class GradCheck:
 def _seeded(kwargs: dict[str, Any]) -> dict[str, Any]:
     """A test is the same in every run, unless it says otherwise."""
     return {"rng": 0, **kwargs}
-

@@ -55,18 +55,20 @@ def choose(
         return step, [f"the complex step could not be confirmed by a real difference: {_first_line(error)}"]
     if real.kink is not None and _agrees_next_to(problem, step, x, u, terms):
         left, right = real.kink
-        return step, [
-            f"x0 lies on a kink (along a random direction the slope is {left:.6g} on the left, {right:.6g} on the right); the "
-            "reference is the branch that fun itself takes at x0"
-        ]
+        note = (
+            f"x0 lies on a kink (along a random direction the slope is {left:.6g} on the left, {right:.6g} on the "
+            "right); the reference is the branch that fun itself takes at x0"
+        )
+        return step, [note]
     if abs(real.value - derivative) <= 3 * real.error + 1e-9 * terms:
         return step, []
     if not real.error < 1e-3 * terms:
         return step, ["the complex step could not be confirmed by a real difference: no step size gives a stable one"]
-    return differences, [
-        f"no complex step: it gives {derivative:.6g} where a real difference gives {real.value:.6g} (abs, norm, conj or "
-        "a comparison of complex numbers inside?)"
-    ]
+    note = (
+        f"no complex step: it gives {derivative:.6g} where a real difference gives {real.value:.6g} (abs, norm, conj "
+        "or a comparison of complex numbers inside?)"
+    )
+    return differences, [note]
 
 
 def _agrees_with_one_difference(

@@ -172,7 +172,9 @@ class GradientReport:
         lines.append(f"  {self.method + ', ' if self.method else ''}{effort}")
         for part in self.parts:
             text = part.cause or part.reason or (f"resolution {part.entry_resolution:.0e}" if part.size else "")
-            lines.append(f"    {part.verdict:<14}  {part.name}: {text}" if text else f"    {part.verdict:<14}  {part.name}")
+            lines.append(
+                f"    {part.verdict:<14}  {part.name}: {text}" if text else f"    {part.verdict:<14}  {part.name}"
+            )
         return lines
 
     def __str__(self) -> str:
@@ -239,7 +241,9 @@ class GradientReport:
         """
         from matbackprop.gradcheck.figure import draw
 
-        source = next((report for report in (self, *self.parts) if report.probe and report.verdict is self.verdict), self)
+        source = next(
+            (report for report in (self, *self.parts) if report.probe and report.verdict is self.verdict), self
+        )
         if source.probe is None:
             raise RuntimeError("plot: the check ended before anything could be compared")
         return draw(source, source.probe())

@@ -51,8 +51,8 @@ def kink_at(
 def kink_text(slopes: tuple[float, float]) -> str:
     """Return the report's words for a kink at which the gradient is one of many that could be."""
     return (
-        f"x0 lies on a kink: along a random direction the slope is {slopes[0]:.6g} on the left and {slopes[1]:.6g} on the right, "
-        "and what the gradient is there is a convention. Choose x0 next to it"
+        f"x0 lies on a kink: along a random direction the slope is {slopes[0]:.6g} on the left and {slopes[1]:.6g} on "
+        "the right, and what the gradient is there is a convention. Choose x0 next to it"
     )
 
 
@@ -83,7 +83,7 @@ def lost_precision(
     k = found.worst
     u, expected = found.directions[k], found.expected[k, 0] * found.unit
     error = abs(found.residual[k, 0]) * found.unit
-    wide = np.dtype(np.float64 if x.dtype == np.float32 else np.longdouble)
+    wide: np.dtype[np.floating] = np.dtype(np.float64) if x.dtype == np.float32 else np.dtype(np.longdouble)
     if np.finfo(wide).eps < np.finfo(x.dtype).eps:
         try:
             widened = problem.gradient(x.astype(wide))
@@ -102,9 +102,11 @@ def lost_precision(
         terms = float(np.linalg.norm(there.astype(np.float64) * u))
         if abs(slope.value - dot(there, u)) <= 1e-6 * terms + 4 * slope.error:
             largest = max(largest, size)
-    if error <= 64 * found.eps * largest * float(np.linalg.norm(u)) and error < 1e-6 * largest * float(np.linalg.norm(u)):
+    if error <= 64 * found.eps * largest * float(np.linalg.norm(u)) and error < 1e-6 * largest * float(
+        np.linalg.norm(u)
+    ):
         return (
-            "the error is below the rounding of what the gradient is where the function is less saturated, and there it is "
-            "right: the digits were lost to saturation"
+            "the error is below the rounding of what the gradient is where the function is less saturated, and there "
+            "it is right: the digits were lost to saturation"
         )
     return None

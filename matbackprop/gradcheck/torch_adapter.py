@@ -41,7 +41,9 @@ def adapt(fun: Any, grad: Any, x0: Any, rng: np.random.Generator) -> tuple[Calla
         raise TypeError(f"check_gradient: the torch function must return a tensor, got {describe(output)}")
     weight = None
     if output.ndim:
-        weight = torch.as_tensor(rng.choice((-1.0, 1.0), tuple(output.shape)) * rng.uniform(0.5, 1.5, tuple(output.shape)))
+        weight = torch.as_tensor(
+            rng.choice((-1.0, 1.0), tuple(output.shape)) * rng.uniform(0.5, 1.5, tuple(output.shape))
+        )
 
     def scalar(tensors: Any) -> Any:
         result = call(tensors)
@@ -49,7 +51,7 @@ def adapt(fun: Any, grad: Any, x0: Any, rng: np.random.Generator) -> tuple[Calla
 
     def to_tensors(x: Any, requires_grad: bool = False) -> Any:
         def one(array: Any) -> Any:
-            if array.dtype == np.longdouble and np.finfo(np.longdouble).eps < np.finfo(np.float64).eps:
+            if array.dtype == np.dtype("longdouble") != np.dtype("float64"):
                 raise TypeError("torch has no longdouble")
             return torch.from_numpy(np.array(array)).requires_grad_(requires_grad)
 

@@ -164,8 +164,14 @@ def test_a_point_outside_of_the_domain() -> None:
 def test_a_point_close_to_the_edge_of_the_domain() -> None:
     x = np.array([1e-6, 1e-3, 2.0])
     for method in ("auto", "differences"):
-        assert mb.check_gradient(lambda x: np.log(x).sum(), lambda x: 1 / x, x, rng=0, method=method).verdict is Verdict.PASS
-        assert mb.check_gradient(lambda x: np.log(x).sum(), lambda x: 2 / x, x, rng=0, method=method).verdict is Verdict.FAIL
+        assert (
+            mb.check_gradient(lambda x: np.log(x).sum(), lambda x: 1 / x, x, rng=0, method=method).verdict
+            is Verdict.PASS
+        )
+        assert (
+            mb.check_gradient(lambda x: np.log(x).sum(), lambda x: 2 / x, x, rng=0, method=method).verdict
+            is Verdict.FAIL
+        )
 
 
 @pytest.mark.parametrize(("function", "gradient"), [(3.0, grad), ("fun", grad), (fun, "grad")])

@@ -14,7 +14,10 @@ CASES: dict[str, tuple[Any, Any]] = {
     "sin(exp x)": (lambda x: np.sin(np.exp(x)).sum(), lambda x: mpmath.cos(mpmath.exp(x)) * mpmath.exp(x)),
     "1/(1 + x^2)": (lambda x: (1 / (1 + x * x)).sum(), lambda x: -2 * x / (1 + x * x) ** 2),
     "|x|^3": (lambda x: (np.abs(x) ** 3).sum(), lambda x: 3 * x * abs(x)),
-    "float(|x| sin x)": (lambda x: float((np.abs(x) * np.sin(x)).sum()), lambda x: mpmath.sign(x) * mpmath.sin(x) + abs(x) * mpmath.cos(x)),
+    "float(|x| sin x)": (
+        lambda x: float((np.abs(x) * np.sin(x)).sum()),
+        lambda x: mpmath.sign(x) * mpmath.sin(x) + abs(x) * mpmath.cos(x),
+    ),
 }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import matbackprop as mb
-from matbackprop.gradcheck import GradientCheckError, Verdict
+from matbackprop.gradcheck import GradientCheckError
 from matbackprop.gradcheck.command import add_arguments, main
 
 pytest_plugins = ["pytester"]
@@ -43,7 +43,12 @@ def test_html_is_escaped() -> None:
 
 
 def test_data_goes_through_json() -> None:
-    for report in (passing(), failing(), mb.check_gradient(lambda x: np.nan, lambda x: x, X), mb.check_layer(mb.Tanh(), X)):
+    for report in (
+        passing(),
+        failing(),
+        mb.check_gradient(lambda x: np.nan, lambda x: x, X),
+        mb.check_layer(mb.Tanh(), X),
+    ):
         data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
         assert data["verdict"] == str(report.verdict)
     (first, second) = failing().to_dict()["findings"]
@@ -188,7 +193,9 @@ def test_the_fixture(pytester: pytest.Pytester) -> None:
 
 
 def modules_after(code: str) -> set[str]:
-    run = subprocess.run([sys.executable, "-c", f"{code}; import sys; print(*sys.modules)"], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", f"{code}; import sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
     return set(run.stdout.split())
 
 

@@ -69,7 +69,9 @@ def test_scaling_the_loss_changes_no_verdict(scale: float, delta: float, verdict
 def test_nor_does_it_by_differences(scale: float) -> None:
     report = mb.check_gradient(lambda x: scale * fun(x), lambda x: scale * grad(x), X, rng=0, method="differences")
     assert report.verdict is Verdict.PASS
-    wrong = mb.check_gradient(lambda x: scale * fun(x), lambda x: scale * one_off(1e-6)(x), X, rng=0, method="differences")
+    wrong = mb.check_gradient(
+        lambda x: scale * fun(x), lambda x: scale * one_off(1e-6)(x), X, rng=0, method="differences"
+    )
     assert wrong.verdict is Verdict.FAIL
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from mutants.mutant import Mutant, Pair
 
 import matbackprop as mb
 from matbackprop.gradcheck import check_hessian_product
+from mutants.mutant import Mutant, Pair
 
 RNG = np.random.default_rng(31)
 A, Y = RNG.standard_normal((9, 4)), RNG.integers(0, 3, 9)
@@ -79,27 +79,61 @@ MUTANTS = [
     simple("softmax: y - p", lambda w: -residual(w).T @ A / 9, r"whole gradient is the negative"),
     simple("softmax: summed", lambda w: residual(w).T @ A, r"9 times too large.*summed where"),
     simple("softmax: label forgotten", lambda w: (residual(w) + np.eye(3)[Y]).T @ A / 9, r"wrong|factor"),
-    simple("softmax: labels shifted by one", lambda w: (residual(w) + np.eye(3)[Y] - np.eye(3)[(Y + 1) % 3]).T @ A / 9, r"wrong|factor|places"),
-    simple("softmax: one class zero", lambda w: np.array([1.0, 1.0, 0.0])[:, None] * (residual(w).T @ A / 9), r"zero where.*last row"),
-    simple("epsilon in one of both", lambda w: residual(w).T @ A / (9 + 1e-7), r"common factor of 1 - 1.11e-08.*epsilon"),
+    simple(
+        "softmax: labels shifted by one",
+        lambda w: (residual(w) + np.eye(3)[Y] - np.eye(3)[(Y + 1) % 3]).T @ A / 9,
+        r"wrong|factor|places",
+    ),
+    simple(
+        "softmax: one class zero",
+        lambda w: np.array([1.0, 1.0, 0.0])[:, None] * (residual(w).T @ A / 9),
+        r"zero where.*last row",
+    ),
+    simple(
+        "epsilon in one of both", lambda w: residual(w).T @ A / (9 + 1e-7), r"common factor of 1 - 1.11e-08.*epsilon"
+    ),
     simple("constant added", lambda w: residual(w).T @ A / 9 + 1e-5, r"off by the constant"),
-    glue("bias packed first", lambda v: np.concatenate([part.ravel() for part in glue_parts(v)[::-1]]), r"wrong places"),
+    glue(
+        "bias packed first", lambda v: np.concatenate([part.ravel() for part in glue_parts(v)[::-1]]), r"wrong places"
+    ),
     glue("sign of an ascent", lambda v: -np.concatenate([p.ravel() for p in glue_parts(v)]), r"negative"),
-    glue("learning rate inside", lambda v: 0.01 * np.concatenate([p.ravel() for p in glue_parts(v)]), r"100 times too small"),
-    glue("Fortran order", lambda v: np.concatenate([glue_parts(v)[0].ravel(order="F"), glue_parts(v)[1]]), r"wrong places"),
-    glue("bias forgotten", lambda v: np.concatenate([glue_parts(v)[0].ravel(), np.zeros(3)]), r"zero where it should not be"),
-    glue("cut to integers", lambda v: np.concatenate([np.trunc(10 * p).ravel() for p in glue_parts(v)]) / 10, r"wrong|zero"),
+    glue(
+        "learning rate inside",
+        lambda v: 0.01 * np.concatenate([p.ravel() for p in glue_parts(v)]),
+        r"100 times too small",
+    ),
+    glue(
+        "Fortran order",
+        lambda v: np.concatenate([glue_parts(v)[0].ravel(order="F"), glue_parts(v)[1]]),
+        r"wrong places",
+    ),
+    glue(
+        "bias forgotten",
+        lambda v: np.concatenate([glue_parts(v)[0].ravel(), np.zeros(3)]),
+        r"zero where it should not be",
+    ),
+    glue(
+        "cut to integers",
+        lambda v: np.concatenate([np.trunc(10 * p).ravel() for p in glue_parts(v)]) / 10,
+        r"wrong|zero",
+    ),
     hessian("cubic term forgotten", lambda a, x, p: a @ p, r"too small|no common factor|wrong|lacks"),
     hessian("x for p", lambda a, x, p: a @ p + 3 * x**2 * x, r"no common factor|wrong"),
     hessian("factor 2", lambda a, x, p: 2 * (a @ p + 3 * x**2 * p), r"2 times too large"),
     barrier("log: sign", lambda x: 1 / x + 2 * x, r"no common factor|wrong"),
-    barrier("log: regularised", lambda x: -1 / (x + 1e-9) + 2 * x, r"right but for|float32|epsilon|no common factor|lacks"),
+    barrier(
+        "log: regularised", lambda x: -1 / (x + 1e-9) + 2 * x, r"right but for|float32|epsilon|no common factor|lacks"
+    ),
     Mutant(
         "residual connection: skip path dropped",
         lambda: Pair(skip, lambda x: 2 * (np.tanh(x) + x) * (1 - np.tanh(x) ** 2), np.linspace(-1, 2, 7)),
         r"no common factor|wrong",
     ),
-    Mutant("value of another point", lambda: Pair(skip, lambda x: 2 * (np.tanh(x) + x) * (2 - np.tanh(x + 1e-6) ** 2), np.linspace(-1, 2, 7)), r"wrong|float32|no common factor"),
+    Mutant(
+        "value of another point",
+        lambda: Pair(skip, lambda x: 2 * (np.tanh(x) + x) * (2 - np.tanh(x + 1e-6) ** 2), np.linspace(-1, 2, 7)),
+        r"wrong|float32|no common factor",
+    ),
     Mutant(
         "jac=True: gradient of the sum, value of the mean",
         lambda: Pair(lambda x: ((x**2).mean(), 2 * x), None, np.array([1.0, 2.0, -0.5])),

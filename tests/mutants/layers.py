@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from mutants.mutant import Mutant, Pair
 
 import matbackprop as mb
 from matbackprop.gradcheck.models import layer_problem, model_problem
+from mutants.mutant import Mutant, Pair
 
 
 class Affine(mb.Layer):
@@ -118,7 +118,9 @@ def of_layer(name: str, make: Callable[[], mb.Layer], cause: str, *where: str) -
         assert problem._grad is not None
         return Pair(problem._fun, problem._grad, problem.packing.unpack(problem.packing.x0))
 
-    return Mutant(f"layer: {name}", pair, cause, frozenset(where), lambda seed: mb.check_layer(make(), batch(), rng=seed))
+    return Mutant(
+        f"layer: {name}", pair, cause, frozenset(where), lambda seed: mb.check_layer(make(), batch(), rng=seed)
+    )
 
 
 def affine(bug: str, cause: str, *where: str) -> Mutant:
@@ -140,7 +142,13 @@ def of_model(name: str, layer: Callable[[], mb.Layer], loss: mb.Loss, cause: str
         assert problem._grad is not None
         return Pair(problem._fun, problem._grad, problem.packing.unpack(problem.packing.x0))
 
-    return Mutant(f"model: {name}", pair, cause, frozenset(where), lambda seed: mb.check_model(model(), loss, batch(), y, rng=seed))
+    return Mutant(
+        f"model: {name}",
+        pair,
+        cause,
+        frozenset(where),
+        lambda seed: mb.check_model(model(), loss, batch(), y, rng=seed),
+    )
 
 
 MUTANTS = [
@@ -155,19 +163,29 @@ MUTANTS = [
     affine("delta modified", r"modifies its delta"),
     affine("dx in a buffer of its own", r"buffer that the next call overwrites"),
     activation("tanh' at the output", np.tanh, lambda x, y, d: 1 - np.tanh(y) ** 2, r"taken at the output"),
-    activation("1 - x² for 1 - y²", np.tanh, lambda x, y, d: 1 - x * x, r"formula for the output is used with the input"),
-    activation("x(1 - x) for y(1 - y)", sigmoid, lambda x, y, d: x * (1 - x), r"formula for the output is used with the input"),
+    activation(
+        "1 - x² for 1 - y²", np.tanh, lambda x, y, d: 1 - x * x, r"formula for the output is used with the input"
+    ),
+    activation(
+        "x(1 - x) for y(1 - y)", sigmoid, lambda x, y, d: x * (1 - x), r"formula for the output is used with the input"
+    ),
     activation("sigmoid' = 1 - y", sigmoid, lambda x, y, d: 1 - y, r"lacks a factor"),
     activation("tanh' = 1 - y", np.tanh, lambda x, y, d: 1 - y, r"lacks a factor"),
-    activation("derivative of the other activation", np.tanh, lambda x, y, d: y * (1 - y), r"derivative of the sigmoid"),
-    activation("derivative missing", np.tanh, lambda x, y, d: np.ones_like(y), r"derivative of the activation is missing"),
+    activation(
+        "derivative of the other activation", np.tanh, lambda x, y, d: y * (1 - y), r"derivative of the sigmoid"
+    ),
+    activation(
+        "derivative missing", np.tanh, lambda x, y, d: np.ones_like(y), r"derivative of the activation is missing"
+    ),
     activation("chain rule missing", np.tanh, lambda x, y, d: (1 - y * y) / d, r"without Δ"),
     activation("ReLU: mask missing", relu, lambda x, y, d: np.ones_like(y), r"derivative of the activation is missing"),
     activation("ReLU: mask of delta", relu, lambda x, y, d: d > 0, r"mask of Δ"),
     activation("ReLU: >= at zero", relu, lambda x, y, d: x >= 0, r"other branch"),
     activation("ReLU: leaky", relu, lambda x, y, d: np.where(x > 0, 1.0, 0.01), r"slope of a silent unit"),
     activation("gradient clipped", np.tanh, lambda x, y, d: np.where(np.abs(y) < 0.9, 1 - y * y, 0), r"clipped"),
-    of_model("bias from the first row", lambda: Affine(4, 4, "bias from the first row"), mb.MSE(), r"first row", "2.bias"),
+    of_model(
+        "bias from the first row", lambda: Affine(4, 4, "bias from the first row"), mb.MSE(), r"first row", "2.bias"
+    ),
     of_model("last row dropped", lambda: Affine(4, 4, "last row dropped"), mb.MSE(), r"last row", "2.weight"),
     of_model("stale cache", lambda: Affine(4, 4, "stale cache"), mb.MSE(), r"stale cache|not repeatable"),
     of_model("loss: weights forgotten", mb.Tanh, Weighted(), r"wrong|factor"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from mutants.mutant import Mutant, Pair
 
 ROWS, IN, HIDDEN, OUT = 6, 3, 5, 2
@@ -13,7 +14,14 @@ DECAY = 1e-6
 
 def parameters() -> dict[str, Any]:
     rng = np.random.default_rng(11)
-    shapes = {"W1": (HIDDEN, IN), "b1": (HIDDEN,), "W2": (HIDDEN, HIDDEN), "b2": (HIDDEN,), "W3": (OUT, HIDDEN), "b3": (OUT,)}
+    shapes = {
+        "W1": (HIDDEN, IN),
+        "b1": (HIDDEN,),
+        "W2": (HIDDEN, HIDDEN),
+        "b2": (HIDDEN,),
+        "W3": (OUT, HIDDEN),
+        "b3": (OUT,),
+    }
     return {name: 0.7 * rng.standard_normal(shape) for name, shape in shapes.items()}
 
 

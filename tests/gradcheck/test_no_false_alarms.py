@@ -18,5 +18,7 @@ def test_correct_gradients_do_not_fail() -> None:
     assert [other for other in others if "FAIL" in other[1]] == []
     passed = sum(n for (_, verdict), n in counts.items() if verdict == "PASS")
     assert passed > 0.93 * SEEDS  # the others are saturated or dead networks
-    unsaturated = [n for (kind, verdict), n in counts.items() if verdict == "PRECISION LOSS" and "saturated" not in kind]
+    unsaturated = [
+        n for (kind, verdict), n in counts.items() if verdict == "PRECISION LOSS" and "saturated" not in kind
+    ]
     assert sum(unsaturated) <= 0.002 * SEEDS

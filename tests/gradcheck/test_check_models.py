@@ -28,7 +28,9 @@ def test_every_layer_passes(name: str, shape: tuple[int, ...]) -> None:
     assert {"the batch given", "N = 1", "N = 2", "N = 7", "exact zeros", "saturated"} <= {p.name for p in report.parts}
 
 
-@pytest.mark.parametrize("last", [(mb.Sigmoid, mb.MSE), (mb.Sigmoid, mb.BCE), (mb.Tanh, mb.MSE), (None, mb.BCEWithLogits)])
+@pytest.mark.parametrize(
+    "last", [(mb.Sigmoid, mb.MSE), (mb.Sigmoid, mb.BCE), (mb.Tanh, mb.MSE), (None, mb.BCEWithLogits)]
+)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_every_loss_passes(last: Any, reduction: str, dtype: Any) -> None:
@@ -87,7 +89,9 @@ def test_arguments_that_do_not_fit(call: Any, error: type[Exception], text: str)
 
 @pytest.mark.parametrize("loss", [mb.MSE(), mb.BCE(), mb.MSE("sum")])
 def test_all_parameters_at_once_give_the_numeric_gradient(loss: mb.Loss) -> None:
-    model = mb.Sequential(mb.Linear(3, 5), mb.Tanh(), mb.Linear(5, 4, bias=False), mb.ReLU(), mb.Linear(4, 2), mb.Sigmoid(), rng=4)
+    model = mb.Sequential(
+        mb.Linear(3, 5), mb.Tanh(), mb.Linear(5, 4, bias=False), mb.ReLU(), mb.Linear(4, 2), mb.Sigmoid(), rng=4
+    )
     x, y = RNG.standard_normal((6, 3)), RNG.random((6, 2))
     values = model_values(model, loss, x, y)
     assert values(model.parameters[None])[0] == pytest.approx(model.backprop(x, y, loss), rel=1e-12)
