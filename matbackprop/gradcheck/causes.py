@@ -137,7 +137,8 @@ class _Inquiry:
         for text, names in list(by_text.items())[:4]:
             who = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
             parts.append(f"the gradient of {who} {text}")
-        more = f" (the other {right} of {len(looks)} arrays are right)" if right else ""
+        others = "array is" if right == 1 else f"{right} arrays are"
+        more = f" (the other {others} right)" if right else ""
         return "; ".join(parts) + more
 
     # Directional derivatives.
@@ -221,20 +222,26 @@ class _Inquiry:
         small = SMALL if isinstance(self.reference, ComplexStep) else SMALL // 4
         if block.size <= small:
             return np.arange(block.size)
-        found = self._bisect(block)
-        if found is not None:
-            return np.array(found, dtype=np.intp) - block.span.start
+        # Beside the wrong entries that are found, others, so that a pattern in them can show.
+        found, complete = self._bisect(block)
+        wrong = np.array(found, dtype=np.intp) - block.span.start
+        if complete:
+            return np.union1d(wrong, self.rng.choice(block.size, small // 4, replace=False))
+        self.notes.append(f"{block.name}: more than {MANY} entries are wrong; some of them were looked at")
+        return np.union1d(wrong, self._spread(block, small))
+
+    def _spread(self, block: Block, count: int) -> Array:
+        """Return entries that cover an array: a grid of rows and columns, if it has those."""
         axes = [
             np.unique(np.linspace(0, n - 1, 16 if len(block.shape) > 1 else 256).astype(np.intp)) for n in block.shape
         ]
         if len(axes) > 2:
-            return np.sort(self.rng.choice(block.size, small, replace=False))
+            return np.sort(self.rng.choice(block.size, count, replace=False))
         grid = np.meshgrid(*axes, indexing="ij")
-        flat: Array = np.asarray(np.ravel_multi_index(tuple(grid), block.shape)).reshape(-1)
-        return flat
+        return np.ravel_multi_index(tuple(grid), block.shape).reshape(-1)  # type: ignore[no-any-return]
 
-    def _bisect(self, block: Block) -> list[int] | None:
-        """Return the wrong entries of an array, or None if there are many: about 2 log2 P evaluations for each."""
+    def _bisect(self, block: Block) -> tuple[list[int], bool]:
+        """Return wrong entries of an array, and whether those are all: about 2 log2 P evaluations for each."""
         start, stop = block.span.start, block.span.stop
         first, _ = self._residual(self._masked(start, stop))
         stack, found = [(start, stop, first)], list[int]()
@@ -245,13 +252,13 @@ class _Inquiry:
             if stop - start == 1:
                 found.append(start)
                 if len(found) > MANY:
-                    return None
+                    return found, False
                 continue
             middle = (start + stop) // 2
             left, _ = self._residual(self._masked(start, middle))
             right, _ = self._residual(self._masked(middle, stop))
             stack += [(start, middle, left), (middle, stop, right)]
-        return sorted(found)
+        return found, True
 
     def _masked(self, start: int, stop: int) -> Array:
         u = np.zeros_like(self.u)

@@ -11,6 +11,9 @@ from matbackprop.validation import describe
 
 __all__ = ["adapt"]
 
+#: The types that both libraries have.
+FLOATS = ("float16", "float32", "float64", "complex64", "complex128")
+
 
 def adapt(fun: Any, grad: Any, x0: Any, rng: np.random.Generator) -> tuple[Callable[..., Any], Callable[..., Any], Any]:
     """Return ``fun, grad, x0`` in NumPy, for a torch function or module.
@@ -51,8 +54,8 @@ def adapt(fun: Any, grad: Any, x0: Any, rng: np.random.Generator) -> tuple[Calla
 
     def to_tensors(x: Any, requires_grad: bool = False) -> Any:
         def one(array: Any) -> Any:
-            if array.dtype == np.dtype("longdouble") != np.dtype("float64"):
-                raise TypeError("torch has no longdouble")
+            if array.dtype.name not in FLOATS:
+                raise TypeError(f"torch has no {array.dtype.name}")
             return torch.from_numpy(np.array(array)).requires_grad_(requires_grad)
 
         return _map(x, one)
