@@ -238,7 +238,7 @@ class _Inquiry:
         if len(axes) > 2:
             return np.sort(self.rng.choice(block.size, count, replace=False))
         grid = np.meshgrid(*axes, indexing="ij")
-        return np.ravel_multi_index(tuple(grid), block.shape).reshape(-1)  # type: ignore[no-any-return]
+        return np.ravel_multi_index(tuple(grid), block.shape).reshape(-1)
 
     def _bisect(self, block: Block) -> tuple[list[int], bool]:
         """Return wrong entries of an array, and whether those are all: about 2 log2 P evaluations for each."""

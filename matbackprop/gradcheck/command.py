@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target",
         nargs="?",
-        help="package.module:name or path/to/file.py:name; name: (fun, grad, x0), (model, loss, x, y) or (layer, x), or "
+        help="package.module:name or path/to/file.py:name, of (fun, grad, x0), (model, loss, x, y) or (layer, x), or "
         "a callable that returns one. Without it, the library's own layers and some networks",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")

@@ -21,6 +21,8 @@ __all__ = ["Measurement", "dot", "equalised", "measure"]
 ROUNDING = 50.0
 #: ... and this many of the largest entry, in each entry: what sums that cancel leave behind, wherever x is ...
 ABSOLUTE = 1.0
+#: ... and this many once, for a gradient of few entries that is itself the small rest of a sum ...
+REST = 1000.0
 #: ... and this many standard deviations of the residual over points that differ by rounding. Both were tuned on seeds
 #: that no test or study uses.
 DEVIATIONS = 15.0
@@ -92,7 +94,7 @@ class Measurement:
         """The residual that rounding can explain."""
         length = max(float(np.linalg.norm(u)) for u in self.directions)
         return (
-            self.eps * (ROUNDING * self.terms + ABSOLUTE * length)
+            self.eps * (ROUNDING * self.terms + ABSOLUTE * length + REST)
             + DEVIATIONS * self.noise
             + 4 * float(self.error.max())
         )

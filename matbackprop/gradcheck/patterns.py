@@ -193,7 +193,7 @@ def describe_pattern(sample: Sample) -> str:
     text = next(
         (found for pattern in PATTERNS if (found := pattern(sample)) is not None), "is wrong, by no common factor"
     )
-    return text + _place(sample)
+    return text if "right but for" in text else text + _place(sample)
 
 
 def _place(s: Sample) -> str:
@@ -201,13 +201,9 @@ def _place(s: Sample) -> str:
     if s.wrong.all() or not s.wrong.any() or not s.full.ndim:
         return ""
     if s.full.ndim == 1:
-        count = int(s.wrong.sum())
-        only = (
-            "only in the last entry"
-            if count == 1 and s.index[s.wrong][0] == s.full.size - 1
-            else f"only in {count} entries"
-        )
-        return f", {only}"
+        if s.wrong.sum() == 1 and s.index[s.wrong][0] == s.full.size - 1:
+            return ", only in the last entry"
+        return f", in {int(s.wrong.sum())} of the {s.index.size} entries looked at"
     lines = np.unravel_index(s.index, s.full.shape)
     for axis, what in ((0, "row"), (s.full.ndim - 1, "column")):
         bad = np.unique(lines[axis][s.wrong])

@@ -69,7 +69,7 @@ def adapt(fun: Any, grad: Any, x0: Any, rng: np.random.Generator) -> tuple[Calla
         leaves: list[Any] = []
         _map(tensors, leaves.append)
         with torch.enable_grad():
-            found = torch.autograd.grad(scalar(tensors), leaves, allow_unused=True)
+            found: Any = torch.autograd.grad(scalar(tensors), leaves, allow_unused=True)
         parts = iter(torch.zeros_like(leaf) if part is None else part for leaf, part in zip(leaves, found, strict=True))
         return _map(tensors, lambda _: next(parts).detach().cpu().numpy())
 
