@@ -32,12 +32,13 @@ def _remainder(axes: Any, steps: Array, remainder: Array) -> None:
     shown = np.isfinite(remainder) & (remainder > 0)
     axes.loglog(steps[shown], remainder[shown], "o-", label="measured")
     if shown.any():
-        anchor = int(np.flatnonzero(shown)[0])
+        anchor = int(np.flatnonzero(shown)[-1])
         for power in (1, 2):
             line = remainder[anchor] * (steps / steps[anchor]) ** power
             axes.loglog(
                 steps, line, ":", color="gray", label=f"slope {power}" + (" (right)" if power == 2 else " (wrong)")
             )
+        axes.set_ylim(remainder[shown].min() / 10, remainder[shown].max() * 10)
     axes.set(xlabel="step t", ylabel="|f(x + tu) - f(x) - t g·u|", title="Taylor remainder")
     axes.legend()
 
@@ -47,7 +48,7 @@ def _scatter(axes: Any, expected: Array, got: Array, wrong: Array) -> None:
     axes.plot([-size, size], [-size, size], color="gray", lw=0.8)
     axes.plot(expected[~wrong], got[~wrong], "o", ms=3, label="right")
     axes.plot(expected[wrong], got[wrong], "rx", label=f"wrong ({int(wrong.sum())})")
-    axes.set_xscale("symlog", linthresh=1e-3 * size)
-    axes.set_yscale("symlog", linthresh=1e-3 * size)
+    axes.set_xscale("symlog", linthresh=1e-2 * size)
+    axes.set_yscale("symlog", linthresh=1e-2 * size)
     axes.set(xlabel="expected", ylabel="got", title=f"{expected.size} entries")
     axes.legend()
