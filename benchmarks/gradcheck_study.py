@@ -132,7 +132,7 @@ def detection(quick: bool) -> None:
 
 
 def alarms(quick: bool, workers: int = 2) -> None:
-    count, first = (2_000 if quick else 100_000), 300_000
+    count, first = (2_000 if quick else 100_000), 500_000
     print(f"\n## False alarms: {count:,} correct gradients, seeds {first} to {first + count - 1}\n")
     step = 500
     total: Counter[tuple[str, str]] = Counter()

@@ -97,12 +97,14 @@ class Differences:
     problem : Problem
     levels : int
         How many steps are tried at the most, each a quarter of the one before.
+    start : float
+        The first step, relative to what moves an entry by its own size.
     accuracy : float
         Relative to the terms of the sum g·u, where it is good enough to stop.
     """
 
-    def __init__(self, problem: Problem, levels: int = 15, accuracy: float = 1e-15) -> None:
-        self.problem, self.levels, self.accuracy = problem, levels, accuracy
+    def __init__(self, problem: Problem, levels: int = 15, accuracy: float = 1e-15, start: float = 0.125) -> None:
+        self.problem, self.levels, self.accuracy, self.start = problem, levels, accuracy, start
         self.dtype = self._precision()
         self.name = f"extrapolated differences in {self.dtype.name}"
         # A heavy entry limits the step for all of them, and so what can be seen in few digits.
@@ -173,7 +175,7 @@ class Differences:
         wide, direction = x.astype(self.dtype), u.astype(self.dtype)
         center = self.problem.finite_value(wide)
         noise = self.noise(x, u)
-        step = self.dtype.type(0.125 * self._reach(x, u))
+        step = self.dtype.type(self.start * self._reach(x, u))
         slope, best = Slope(), Derivative(np.nan, np.inf)
         rows: list[list[float]] = []
         failure: EvaluationError | None = None

@@ -22,3 +22,10 @@ def test_correct_gradients_do_not_fail() -> None:
         n for (kind, verdict), n in counts.items() if verdict == "PRECISION LOSS" and "saturated" not in kind
     ]
     assert sum(unsaturated) <= 0.002 * SEEDS
+
+
+@pytest.mark.parametrize("seed", [226312, 313349, 332677, 334989, 376265, 381934])
+def test_what_was_a_false_alarm_once(seed: int) -> None:
+    """Found by the study: the small rest of a sum, kinks just beside x0, a lucky extrapolation, a saturated network."""
+    _, report = clean_checks.check(seed)
+    assert report.verdict in ("PASS", "INCONCLUSIVE"), str(report)
