@@ -5,6 +5,10 @@
 >>> value, gradient = model.value_and_grad([[0.0, 1.0]], [[1.0]], mb.MSE())
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from matbackprop import initializers
 from matbackprop.layer import Layer
 from matbackprop.layers import Linear, ReLU, Sigmoid, Tanh
@@ -13,6 +17,9 @@ from matbackprop.losses import BCE, MSE, BCEWithLogits
 from matbackprop.parameter import Gradient, Parameter
 from matbackprop.sequential import Sequential
 
+if TYPE_CHECKING:
+    from matbackprop.gradcheck import GradientReport, check_gradient, check_layer, check_model, numerical_gradient
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -20,6 +27,7 @@ __all__ = [
     "MSE",
     "BCEWithLogits",
     "Gradient",
+    "GradientReport",
     "Layer",
     "Linear",
     "Loss",
@@ -28,5 +36,24 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "Tanh",
+    "check_gradient",
+    "check_layer",
+    "check_model",
     "initializers",
+    "numerical_gradient",
 ]
+
+_CHECKER = ("GradientReport", "check_gradient", "check_layer", "check_model", "numerical_gradient")
+
+
+def __getattr__(name: str) -> Any:
+    """Import the gradient checker when it is first asked for."""
+    if name in _CHECKER:
+        from matbackprop import gradcheck
+
+        return getattr(gradcheck, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_CHECKER})

@@ -1,0 +1,124 @@
+"""``python -m matbackprop check``: check what a module or a file names, or the library's own gradients."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from matbackprop.gradcheck.api import check_gradient
+from matbackprop.gradcheck.points import check_layer, check_model
+from matbackprop.gradcheck.report import GradientReport, Verdict
+from matbackprop.layer import Layer
+from matbackprop.layers import Linear, ReLU, Sigmoid, Tanh
+from matbackprop.losses import BCE, MSE, BCEWithLogits
+from matbackprop.sequential import Sequential
+from matbackprop.validation import describe
+
+__all__ = ["add_arguments", "main"]
+
+DESCRIPTION = "Check a gradient. Exit status: 0 pass, 1 fail or precision loss, 2 inconclusive or unusable."
+
+STATUS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.PRECISION_LOSS: 1, Verdict.INCONCLUSIVE: 2}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``check``."""
+    parser.add_argument(
+        "target",
+        nargs="?",
+        help="package.module:name or path/to/file.py:name, of (fun, grad, x0), (model, loss, x, y) or (layer, x), or "
+        "a callable that returns one. Without it, the library's own layers and some networks",
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--seed", type=int, default=0, help="of the random directions (default 0)")
+    parser.add_argument("--tolerance", type=float, help="the relative error to let pass, in place of the derived one")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run ``check`` and return the exit status."""
+    try:
+        reports = [*_own(args.seed)] if args.target is None else [_check(_load(args.target), args)]
+    except Exception as error:  # noqa: BLE001 - whatever a user's module raises, the status says unusable
+        message = f"{type(error).__name__}: {error}"
+        if args.json:
+            sys.stdout.write(json.dumps({"error": message}) + "\n")
+        else:
+            sys.stderr.write(f"check: {message}\n")
+        return 2
+    found = [report.to_dict() for report in reports]
+    text = json.dumps(found[0] if args.target else found, indent=2) if args.json else "\n\n".join(map(str, reports))
+    sys.stdout.write(text + "\n")
+    return max(STATUS[report.verdict] for report in reports)
+
+
+def _load(target: str) -> Any:
+    """Return what ``module:name`` or ``file.py:name`` names."""
+    place, colon, name = target.rpartition(":")
+    if not colon or not place or not name:
+        raise ValueError(f"expected package.module:name or file.py:name, got {target!r}")
+    if place.endswith(".py") or "/" in place or "\\" in place:
+        path = Path(place)
+        if not path.is_file():
+            raise FileNotFoundError(f"no such file: {place}")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{place} is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules.setdefault(path.stem, module)
+        sys.path.insert(0, str(path.parent.resolve()))
+        try:
+            spec.loader.exec_module(module)
+        finally:
+            sys.path.pop(0)
+    else:
+        if "" not in sys.path:
+            sys.path.insert(0, "")
+        module = importlib.import_module(place)
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise AttributeError(f"{place} has no {name}")
+        found = getattr(found, part)
+    return found
+
+
+def _check(target: Any, args: argparse.Namespace) -> GradientReport:
+    """Check what a target is."""
+    if callable(target) and not isinstance(target, (tuple, list)):
+        target = target()
+    options: dict[str, Any] = {"rng": args.seed, "tolerance": args.tolerance}
+    if isinstance(target, (tuple, list)):
+        if len(target) == 4 and isinstance(target[0], Sequential):
+            return check_model(*target, **options)
+        if len(target) == 2 and isinstance(target[0], Layer):
+            return check_layer(*target, **options)
+        if len(target) in (2, 3) and callable(target[0]):
+            return check_gradient(*target, **options)
+    raise TypeError(
+        "expected (fun, grad, x0), (model, loss, x, y) or (layer, x), or a callable that returns one, "
+        f"got {describe(target)}"
+    )
+
+
+def _own(seed: int) -> Iterator[GradientReport]:
+    """Check the library's layers, and networks of the kinds that the notebooks train."""
+    rng = np.random.default_rng(seed)
+    for layer in (Linear(3, 2, rng=rng), Tanh(), ReLU(), Sigmoid()):
+        yield check_layer(layer, rng.standard_normal((4, 3)), rng=rng)
+    neuron = Sequential(Linear(1, 1, rng=rng), Sigmoid())
+    yield check_model(neuron, MSE(), [[0.5]], [[0.95]], rng=rng)  # type: ignore[arg-type]
+    xor = Sequential(Linear(2, 3, rng=rng), Tanh(), Linear(3, 1, rng=rng), Sigmoid())
+    x, y = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), np.array([[0.0], [1.0], [1.0], [0.0]])
+    yield check_model(xor, BCE(), x, y, rng=rng)
+    deep = Sequential(Linear(2, 6, rng=rng), Tanh(), Linear(6, 6, rng=rng), ReLU(), Linear(6, 1, rng=rng))
+    x = rng.standard_normal((16, 2))
+    y = (x[:, :1] * x[:, 1:] > 0).astype(float)
+    yield check_model(deep, BCEWithLogits(), x, y, rng=rng)

@@ -1,0 +1,239 @@
+"""Directional derivatives of a black box: complex steps, and extrapolated differences that know their own error.
+
+A complex step, Im f(x + ihu) / h with h = 1e-200, has no step size to tune: nothing cancels, and h² underflows, so that
+a branch on the real part is taken as at x itself. Where a function cannot take it, central differences at shrinking
+steps are extrapolated (Richardson) and the tableau entry of least estimated error is taken: truncation from the
+tableau itself, rounding from the measured noise of f.
+
+References
+----------
+Squire and Trapp, Using complex variables to estimate derivatives of real functions, SIAM Review 40 (1998).
+Ridders, Accurate computation of F'(x) and F'(x)F''(x), Advances in Engineering Software 4 (1982).
+Moré and Wild, Estimating computational noise, SIAM Journal on Scientific Computing 33 (2011).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from matbackprop.gradcheck.problem import EvaluationError, Problem
+from matbackprop.validation import Array
+
+__all__ = ["ComplexStep", "Derivative", "Differences", "Reference", "Slope"]
+
+#: So small that its square underflows to zero, so large that products with small numbers do not.
+STEP = 1e-200
+
+#: Each difference step is this many times smaller than the one before.
+RATIO = 4.0
+
+
+@dataclass
+class Derivative:
+    """A directional derivative with a bound on its error, from the method's own estimate."""
+
+    value: float
+    error: float
+    #: The one-sided slopes, if they differ: x is at a kink in this direction, or within the steps of one.
+    kink: tuple[float, float] | None = None
+
+
+class Reference(Protocol):
+    """A way to differentiate `fun` along a direction without its gradient."""
+
+    name: str
+    #: Entries of the gradient below this part of the largest are not blown up to weigh as much.
+    floor: float
+
+    def derivative(self, x: Array, u: Array) -> Derivative:
+        """Return the derivative of fun at `x` along `u`."""
+        ...
+
+
+class ComplexStep:
+    """Im f(x + ihu) / h: exact to rounding, for a function that computes in complex numbers and is analytic there."""
+
+    name = "complex step"
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.floor = 1e-3 if problem.packing.eps < 1e-12 else 1e-2
+
+    def derivative(self, x: Array, u: Array) -> Derivative:
+        """Return the derivative along `u`, one evaluation.
+
+        Raises
+        ------
+        EvaluationError
+            If fun fails on complex input, or drops the imaginary part.
+        """
+        h = STEP / float(np.abs(u).max())
+        point = x.astype(np.complex128)
+        point.imag = h * u
+        value = self.problem.finite_value(point)
+        if not np.iscomplexobj(value):
+            raise EvaluationError("fun returned a real number for complex input", x)
+        return Derivative(float(value.imag) / h, 0.0)
+
+
+@dataclass
+class Slope:
+    """What the difference steps along one direction showed, from the largest step down."""
+
+    steps: list[float] = field(default_factory=list)
+    central: list[float] = field(default_factory=list)
+    #: Right slope minus left slope: shrinks with the step where f is smooth, stays where there is a kink.
+    gaps: list[float] = field(default_factory=list)
+
+
+class Differences:
+    """Extrapolated central differences, in longdouble where the function computes in it, else in float64.
+
+    Parameters
+    ----------
+    problem : Problem
+    levels : int
+        How many steps are tried at the most, each a quarter of the one before.
+    start : float
+        The first step, relative to what moves an entry by its own size.
+    accuracy : float
+        Relative to the terms of the sum g·u, where it is good enough to stop.
+    """
+
+    def __init__(self, problem: Problem, levels: int = 15, accuracy: float = 1e-15, start: float = 0.125) -> None:
+        self.problem, self.levels, self.accuracy, self.start = problem, levels, accuracy, start
+        self.dtype = self._precision()
+        self.name = f"extrapolated differences in {self.dtype.name}"
+        # A heavy entry limits the step for all of them, and so what can be seen in few digits.
+        self.floor = 1e-1 if self._rounded_to_single() else 1e-3 if self.dtype == np.longdouble else 1e-2
+        self._noise: tuple[bytes, float] | None = None
+
+    def _precision(self) -> np.dtype[Any]:
+        """Return the widest type that the function takes."""
+        x = self.problem.packing.x0
+        for dtype in (np.longdouble, np.float64):
+            if np.finfo(dtype).eps >= np.finfo(x.dtype).eps:
+                continue
+            try:
+                value = self.problem.value(x.astype(dtype))
+            except (EvaluationError, TypeError):
+                continue
+            if np.isfinite(value) and np.finfo(np.asarray(value).dtype).eps < np.finfo(x.dtype).eps:
+                return np.dtype(dtype)
+        return x.dtype
+
+    def _rounded_to_single(self) -> bool:
+        """Return whether the value of fun is a float32, whatever it is called."""
+        value = self.problem.value(self.problem.packing.x0.astype(self.dtype))
+        with np.errstate(all="ignore"):
+            return bool(np.float32(value) == value)
+
+    def noise(self, x: Array, u: Array) -> float:
+        """Return the measured rounding noise of fun near x: from fourth differences over steps too small to matter."""
+        key = x.tobytes()
+        if self._noise is not None and self._noise[0] == key:
+            return self._noise[1]
+        wide = x.astype(self.dtype)
+        center = float(self.problem.finite_value(wide))
+        # About a rounding unit of float32, should there be float32 inside; ever too small for the fourth derivative.
+        scale = self._reach(x, u) * (2.0**-24 if self.dtype != np.float32 else 2.0**-18)
+        values = []
+        for j in (-3, -2, -1, 1, 2, 3):
+            try:
+                values.append(self.problem.finite_value(wide + (j * scale * u).astype(self.dtype)))
+            except EvaluationError:
+                values.append(np.nan)
+        values.insert(3, self.problem.finite_value(wide))
+        fourth = np.diff(np.array(values, self.dtype), 4)
+        fourth = fourth[np.isfinite(fourth)]
+        measured = float(np.abs(fourth).max()) / np.sqrt(70) if fourth.size else 0.0
+        eps = float(np.finfo(np.asarray(values[3]).dtype).eps)
+        result = max(measured, 0.5 * eps * abs(center))
+        self._noise = (key, result)
+        return result
+
+    def _reach(self, x: Array, u: Array) -> float:
+        """Return the factor of u that moves some entry of x by about its own size."""
+        size = np.empty(x.size)
+        for block in self.problem.packing.blocks:
+            part = np.abs(x[block.span]).astype(np.float64)
+            typical = float(np.sqrt(np.mean(part * part))) if part.size else 0.0
+            size[block.span] = part + (typical or 1.0)
+        return 1.0 / float(np.max(np.abs(u) / size))
+
+    def derivative(self, x: Array, u: Array, levels: int | None = None) -> Derivative:
+        """Return the derivative along `u`, with the error that the tableau and the noise of fun suggest.
+
+        Raises
+        ------
+        EvaluationError
+            If fun fails at x itself, or at every step away from it.
+        """
+        wide, direction = x.astype(self.dtype), u.astype(self.dtype)
+        center = self.problem.finite_value(wide)
+        noise = self.noise(x, u)
+        step = self.dtype.type(self.start * self._reach(x, u))
+        slope, best = Slope(), Derivative(np.nan, np.inf)
+        rows: list[list[float]] = []
+        failure: EvaluationError | None = None
+        misses = 0
+        for _ in range(levels or self.levels):
+            try:
+                right = self.problem.finite_value(wide + step * direction)
+                left = self.problem.finite_value(wide - step * direction)
+            except EvaluationError as error:
+                failure, rows = error, []
+                step = step / self.dtype.type(RATIO)
+                continue
+            central = (right - left) / (2 * step)
+            slope.steps.append(float(step))
+            slope.central.append(float(central))
+            slope.gaps.append(float((right - center) / step - (center - left) / step))
+            # The tableau runs in the wide type and starts anew after a failure.
+            before = best.error
+            best = self._extend(rows, central, noise / float(step), best)
+            misses = 0 if best.error < before else misses + 1
+            enough = self.accuracy * float(np.max(np.abs(u)) + abs(best.value))
+            if len(rows) > 4 and (misses >= 4 or best.error <= enough):
+                break
+            step = step / self.dtype.type(RATIO)
+        if not slope.steps:
+            raise failure or EvaluationError("fun could not be evaluated around x0", x)
+        best.kink = _kink(slope, noise)
+        return best
+
+    def _extend(self, rows: list[list[Any]], central: Any, rounding: float, best: Derivative) -> Derivative:
+        """Add a row to the tableau and return the best entry so far."""
+        row: list[Any] = [central]
+        for order in range(1, min(len(rows), 7) + 1):
+            factor = self.dtype.type(RATIO ** (2 * order))
+            above = rows[-1][order - 1]
+            row.append((factor * row[order - 1] - above) / (factor - 1))
+            # How far the entry is from both its parents, of which the coarser one is at least 16 times worse than it.
+            truncation = float(max(abs(row[order] - row[order - 1]), abs(row[order] - above) / 8))
+            neighbour = float(abs(row[order] - rows[-1][order])) if order < len(rows[-1]) else truncation
+            error = 2 * min(truncation, 4 * neighbour) + 2.5 * rounding
+            if error < best.error:
+                best = Derivative(float(row[order]), error)
+        rows.append(row)
+        return best
+
+
+def _kink(slope: Slope, noise: float) -> tuple[float, float] | None:
+    """Return the one-sided slopes if they stay apart as the steps shrink."""
+    sound = [
+        (central, gap)
+        for step, central, gap in zip(slope.steps, slope.central, slope.gaps, strict=True)
+        if abs(gap) > 50 * noise / step
+    ]
+    if len(sound) < 3:
+        return None
+    (_, first), (_, second), (central, third) = sound[-3:]
+    steady = all(0.7 < abs(b) / abs(a) < 1.4 for a, b in ((first, second), (second, third)))
+    size = max(abs(c) for c in slope.central)
+    if not steady or abs(third) < 1e-7 * (abs(central) + size):
+        return None
+    return central - third / 2, central + third / 2

@@ -1,0 +1,112 @@
+"""A disagreement that is no error of the formula: a kink at x0, or digits lost to rounding."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from matbackprop.gradcheck.differences import Differences, Reference
+from matbackprop.gradcheck.measure import Measurement, dot
+from matbackprop.gradcheck.problem import BadGradient, EvaluationError, Problem
+from matbackprop.validation import Array
+
+__all__ = ["Kink", "kink_at", "kink_text", "lost_precision"]
+
+
+class Kink(NamedTuple):
+    """A kink at x0: whether the gradient is one of the slopes that it allows, and the report's words for it."""
+
+    gradient_fits: bool
+    text: str
+
+
+def kink_at(
+    problem: Problem, reference: Reference, x: Array, found: Measurement, rng: np.random.Generator
+) -> Kink | None:
+    """Return the kink, if one-sided slopes at x differ along a direction in which the gradient disagrees.
+
+    A sum of several kinks has no one-sided rule to hold a gradient to: it need not even lie between the slopes. So the
+    gradient fits if it agrees with the reference next to x.
+    """
+    real = reference if isinstance(reference, Differences) else Differences(problem)
+    slopes: tuple[float, float] | None = None
+    for k, u in enumerate(found.directions):
+        try:
+            kink = real.derivative(x, u).kink
+        except (EvaluationError, TypeError):
+            return None
+        if kink is None:
+            if abs(found.residual[k, 0]) > found.tolerance:
+                return None
+            continue
+        slopes = slopes or kink
+    if slopes is None:
+        return None
+    if _wrong_next_to(problem, real, x, found, rng):
+        return Kink(False, "x0 lies on a kink, and the gradient is wrong next to it too")
+    return Kink(True, kink_text(slopes))
+
+
+def kink_text(slopes: tuple[float, float]) -> str:
+    """Return the report's words for a kink at which the gradient is one of many that could be."""
+    return (
+        f"x0 lies on a kink: along a random direction the slope is {slopes[0]:.6g} on the left and {slopes[1]:.6g} on "
+        "the right, and what the gradient is there is a convention. Choose x0 next to it"
+    )
+
+
+def _wrong_next_to(problem: Problem, real: Differences, x: Array, found: Measurement, rng: np.random.Generator) -> bool:
+    """Return whether the gradient disagrees at a point a little away from x."""
+    size = np.abs(x) + (float(np.sqrt(np.mean(x.astype(np.float64) ** 2))) or 1.0)
+    wrong = 0
+    for _ in range(3):
+        point = (x + 1e-2 * size * rng.uniform(-1, 1, x.size)).astype(x.dtype)
+        u = found.directions[0]
+        try:
+            derivative, gradient = real.derivative(point, u), problem.gradient(point)
+        except (EvaluationError, BadGradient, TypeError):
+            continue
+        limit = 4 * derivative.error + (found.tolerance + 1e-6) * max(found.unit, float(np.abs(gradient).max()))
+        wrong += derivative.kink is None and abs(derivative.value - dot(gradient, u)) > limit
+    return wrong >= 2
+
+
+def lost_precision(
+    problem: Problem, reference: Reference, x: Array, gradient: Array, found: Measurement, rng: np.random.Generator
+) -> str | None:
+    """Return why the disagreement is rounding and no wrong formula, or None.
+
+    Either the same formula in a wider type agrees much better; or the error is less than a few rounding units of what
+    the gradient is where the function is less saturated, and there it is right.
+    """
+    k = found.worst
+    u, expected = found.directions[k], found.expected[k, 0] * found.unit
+    error = abs(found.residual[k, 0]) * found.unit
+    wide: np.dtype[np.floating] = np.dtype(np.float64) if x.dtype == np.float32 else np.dtype(np.longdouble)
+    if np.finfo(wide).eps < np.finfo(x.dtype).eps:
+        try:
+            widened = problem.gradient(x.astype(wide))
+        except (EvaluationError, BadGradient, TypeError):
+            widened = gradient
+        if np.finfo(widened.dtype).eps < found.eps and abs(expected - dot(widened, u)) < error / 30:
+            return f"the same formula in {wide.name} is right: the digits were lost to rounding"
+    largest = 0.0
+    for shrink in (0.5, 0.25, 0.1, 0.03):
+        point = (shrink * x).astype(x.dtype)
+        try:
+            slope, there = reference.derivative(point, u), problem.gradient(point)
+        except (EvaluationError, BadGradient, TypeError):
+            continue
+        size = float(np.abs(there).max())
+        terms = float(np.linalg.norm(there.astype(np.float64) * u))
+        if abs(slope.value - dot(there, u)) <= 1e-6 * terms + 4 * slope.error:
+            largest = max(largest, size)
+    if error <= 64 * found.eps * largest * float(np.linalg.norm(u)) and error < 1e-6 * largest * float(
+        np.linalg.norm(u)
+    ):
+        return (
+            "the error is below the rounding of what the gradient is where the function is less saturated, and there "
+            "it is right: the digits were lost to saturation"
+        )
+    return None

@@ -1,0 +1,6 @@
+"""The planted bugs are in `tests/mutants`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -1,0 +1,78 @@
+"""`check_gradient` on torch functions and modules."""
+
+from typing import Any
+
+import pytest
+
+import matbackprop as mb
+from matbackprop.gradcheck import Verdict
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def module(activation: Any) -> Any:
+    return torch.nn.Sequential(torch.nn.Linear(3, 4), activation, torch.nn.Linear(4, 2)).double()
+
+
+@pytest.mark.parametrize("activation", [torch.nn.Tanh(), torch.nn.ReLU(), torch.nn.GELU(), torch.nn.Softmax(dim=1)])
+def test_modules_pass_by_their_parameters_and_input(activation: Any) -> None:
+    report = mb.check_gradient(module(activation), torch.randn(5, 3, dtype=torch.float64), rng=0)
+    assert report.verdict is Verdict.PASS, str(report)
+    assert report.entry_resolution < 1e-6
+    assert report.size == 3 * 4 + 4 + 4 * 2 + 2 + 5 * 3
+
+
+def test_float32_modules_are_no_false_alarm() -> None:
+    for seed in range(5):
+        report = mb.check_gradient(module(torch.nn.ReLU()).float(), torch.randn(5, 3), rng=seed)
+        assert report.verdict is Verdict.PASS, str(report)
+
+
+class Cube(torch.autograd.Function):
+    factor = 3.0
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save_for_backward(x)
+        return x.abs() ** 3
+
+    @staticmethod
+    def backward(ctx: Any, delta: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return delta * Cube.factor * x * x.abs()
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(3.0, Verdict.PASS), (3.0 + 1e-7, Verdict.FAIL), (6.0, Verdict.FAIL)])
+def test_a_custom_backward(factor: float, verdict: Verdict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cube, "factor", factor)
+    x = torch.randn(4, 3, dtype=torch.float64)
+    report = mb.check_gradient(lambda x: Cube.apply(x).sum(), x, rng=0)
+    assert report.verdict is verdict, str(report)
+
+
+def test_a_dict_of_tensors_and_a_gradient_of_ones_own() -> None:
+    x0 = {"w": torch.randn(3, dtype=torch.float64), "b": torch.randn((), dtype=torch.float64)}
+
+    def fun(p: Any) -> Any:
+        return (torch.tanh(p["w"]) * p["b"]).sum()
+
+    def grad(p: Any) -> Any:
+        t = torch.tanh(p["w"])
+        return {"w": p["b"] * (1 - t * t), "b": t.sum()}
+
+    assert mb.check_gradient(fun, grad, x0, rng=0).verdict is Verdict.PASS
+    report = mb.check_gradient(fun, lambda p: {**grad(p), "b": -grad(p)["b"]}, x0, rng=0)
+    assert report.verdict is Verdict.FAIL
+    assert "b is the negative" in report.cause
+
+
+def test_the_module_and_its_input_are_not_touched() -> None:
+    network, x = module(torch.nn.Tanh()), torch.randn(5, 3, dtype=torch.float64)
+    before = [p.detach().clone() for p in network.parameters()] + [x.clone()]
+    mb.check_gradient(network, x, rng=0)
+    assert all(torch.equal(a, b) for a, b in zip([*network.parameters(), x], before, strict=True))
