@@ -175,6 +175,9 @@ class Chain(Layer):
         """Return the attributes that are this object's state."""
         return {name: value for name, value in vars(self).items() if name not in self._transient}
 
+    def follow(self, other: Layer) -> None:
+        """Do nothing: the layers follow each for itself."""
+
     def replica(self) -> Self:
         """Return a twin that shares parameters and gradients and whose layers have caches of their own."""
         twin = type(self).__new__(type(self))
@@ -277,7 +280,8 @@ class Chain(Layer):
         """
         width = self.in_features if width is None else as_size(width, "summary: width")
         table = [("layer", "", "output", "parameters")]
-        for prefix, layer in ((p, part) for p, part in self.walk() if part in self.leaves()):
+        leaves = {id(leaf) for leaf in self.leaves()}
+        for prefix, layer in ((prefix, part) for prefix, part in self.walk() if id(part) in leaves):
             width = None if width is None else width_after(layer, width)
             table.append((prefix[:-1], repr(layer), f"(N, {'?' if width is None else width})", f"{size(layer):,}"))
         table.append(("", f"total ({self.dtype})", "", f"{self.parameters.size:,}"))

@@ -39,7 +39,7 @@ class Worker:
         for block in blocks:
             shape, weighted = x[block].shape, weight is not None
             make = partial(TrainingPlan, self.layers, loss, shape, x.dtype, weighted, count)
-            plan = self.plans.get((shape, weighted, loss, count), make)
+            plan = self.plans.get((shape, weighted, loss._key(), count), make)
             value += plan.run(x[block], y[block], None if weight is None else weight[block])
             self.sum += self.gradients
         return value
@@ -81,7 +81,7 @@ class Engine:
             return self._in_blocks(x, y, weight, loss, shares)
         shape, weighted = (len(x), x.shape[1]), weight is not None
         plan = self.plans.get(
-            (shape, weighted, loss), partial(TrainingPlan, self.layers, loss, shape, self.dtype, weighted, None)
+            (shape, weighted, loss._key()), partial(TrainingPlan, self.layers, loss, shape, self.dtype, weighted, None)
         )
         plan.light = shares.light
         self.last = plan if workers is None else None

@@ -10,7 +10,7 @@ import numpy as np
 from matbackprop.initializers import RULES
 from matbackprop.layer import Layer
 from matbackprop.parameter import Layout
-from matbackprop.validation import Array, as_size, describe
+from matbackprop.validation import Array, as_array, as_size, describe
 
 __all__ = ["check_chain", "common_dtype", "draw", "flatten", "named_parameters", "own_gradients", "size", "width_after"]
 
@@ -165,12 +165,15 @@ def flatten(model: Layer, dtype: np.dtype[Any]) -> None:
     """Make all layers part of the model, and their parameters and gradients views into two vectors of this type."""
     count = size(model)
     layout = Layout(np.empty(count, dtype), np.zeros(count, dtype))
+    moved = []
     for start, prefix, layer in spans(model):
-        for store, vector in (("_parameters", layout.parameters), ("_gradients", layout.gradients)):
-            places = views(layer, vector, start)
-            for name, place in places.items():
-                place[...] = getattr(layer, store)[name]
-            setattr(layer, store, places)
+        parameters, gradients = views(layer, layout.parameters, start), views(layer, layout.gradients, start)
+        for name, place in parameters.items():
+            place[...] = as_array(layer._parameters[name], f"{layer.label}.{name}", dtype)
+            gradients[name][...] = layer._gradients[name]
+        moved.append((start, prefix, layer, parameters, gradients))
+    for start, prefix, layer, parameters, gradients in moved:  # nothing can fail from here on
+        layer._parameters, layer._gradients = parameters, gradients
         layer._layout, layer._offset = layout, start
         layer.forget()
         if layer is not model:

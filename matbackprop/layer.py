@@ -201,13 +201,14 @@ class Layer(ABC):
         assigns, not a container that it changes.
         """
         twin = type(self).__new__(type(self))
-        vars(twin).update(self.__getstate__(), _layout=self._layout, _offset=self._offset, _place=self._place)
+        kept = {name: getattr(self, name) for name in ("_layout", "_offset", "_adopted", "_place")}
+        vars(twin).update(self.__getstate__(), **kept)
         for name, value in vars(self).items():
             if isinstance(value, Layer):
-                setattr(twin, name, value.replica())
+                vars(twin)[name] = value.replica()
             elif isinstance(value, (list, tuple)) and any(isinstance(part, Layer) for part in value):
                 parts = [part.replica() if isinstance(part, Layer) else part for part in value]
-                setattr(twin, name, type(value)(parts))
+                vars(twin)[name] = getattr(value, "_make", type(value))(parts)  # _make is a namedtuple's
         return twin
 
     def follow(self, other: Layer) -> None:

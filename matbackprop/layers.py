@@ -55,10 +55,20 @@ def exp(z: Array, out: Array) -> None:
 
 def sigmoid(z: Array, out: Array) -> Iterable[Call]:
     """Yield the calls for σ(z) = 1 / (1 + e^-z), which keeps its relative accuracy as z goes to -∞."""
+    if np.iscomplexobj(z):
+        yield call(_complex_sigmoid, z, out)
+        return
     yield call(np.negative, z, out)
     yield call(exp, out, out)
     yield call(np.add, out, np.ones((), z.dtype), out)
     yield call(np.reciprocal, out, out)
+
+
+def _complex_sigmoid(z: Array, out: Array) -> None:
+    """The same off the real axis, without overflow: the real part decides which form."""
+    right = z.real > 0
+    e = np.exp(np.where(right, -z, z))
+    np.divide(np.where(right, 1, e), 1 + e, out)
 
 
 class Linear(SteppedLayer):
@@ -180,6 +190,11 @@ class Linear(SteppedLayer):
             yield call(np.dot, ones(len(delta), delta.dtype), delta, self.bias_grad[None])  # (1, N) (N, out)
         if out is not None:
             yield call(np.dot, delta, self.weight, out)  # (N, out) (out, in)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The weights are drawn by now: neither generator nor rule is needed, and not every rule can be pickled.
+        state = super().__getstate__()
+        return {**state, "_rng": None, "weight_init": self.weight_init if isinstance(self.weight_init, str) else None}
 
     def __repr__(self) -> str:
         names = [name for name, rule in RULES.items() if self.weight_init in (name, rule)]

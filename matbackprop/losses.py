@@ -20,7 +20,7 @@ from typing import ClassVar
 import numpy as np
 
 from matbackprop.layer import Call, Layer
-from matbackprop.layers import Sigmoid
+from matbackprop.layers import Sigmoid, exp
 from matbackprop.loss import Loss
 from matbackprop.validation import Array, as_array, check_finite, check_interval
 from matbackprop.workspace import Empty
@@ -201,7 +201,7 @@ class BCEWithLogits(Loss):
         e, u, term = (empty(y.shape, y.dtype) for _ in range(3))
         mask = empty(y.shape, np.bool_)
         yield call(np.copysign, z, -one, e)
-        yield call(np.exp, e, e)
+        yield call(exp, e, e)
         yield call(np.log1p, e, losses)
         yield call(np.add, e, one, term)
         yield call(np.divide, e, term, delta)  # e / (1 + e)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from itertools import pairwise
-from threading import Lock, current_thread
+from threading import Lock, local
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from matbackprop.flat import size, width_after
@@ -116,7 +116,7 @@ def cut(rows: int, block: int, workers: int) -> list[list[slice]]:
 
 def run_all(jobs: Sequence[Callable[[], T]]) -> list[T]:
     """Run the jobs at once, the first in this thread, and return their results when all have ended."""
-    if len(jobs) == 1 or current_thread().name.startswith(THREADS):
+    if len(jobs) == 1 or getattr(_here, "ours", False):
         return [job() for job in jobs]  # a thread of ours must not wait for its like
     futures = [_threads().submit(copy_context().run, job) for job in jobs[1:]]  # np.errstate holds there too
     try:
@@ -129,9 +129,7 @@ def run_all(jobs: Sequence[Callable[[], T]]) -> list[T]:
     return results + [future.result() for future in futures]
 
 
-#: What the names of this library's threads begin with.
-THREADS = "matbackprop"
-
+_here = local()  # .ours: whether this is a thread of the pool
 _pool: ThreadPoolExecutor | None = None
 _pool_lock = Lock()
 
@@ -143,7 +141,7 @@ def _threads() -> ThreadPoolExecutor:
         if _pool is None:
             from concurrent.futures import ThreadPoolExecutor
 
-            _pool = ThreadPoolExecutor(os.cpu_count(), THREADS)
+            _pool = ThreadPoolExecutor(os.cpu_count(), "matbackprop", lambda: setattr(_here, "ours", True))
         return _pool
 
 
@@ -158,7 +156,7 @@ class _OneBlasThread:
         self.lock = Lock()
         self.inside = 0
         self.libraries: list[Any] | None = None
-        self.before: list[int] = []
+        self.before: list[int] | None = None  # while they are lowered
 
     def __enter__(self) -> None:
         with self.lock:
@@ -166,18 +164,19 @@ class _OneBlasThread:
                 from threadpoolctl import ThreadpoolController
 
                 self.libraries = ThreadpoolController().select(user_api="blas").lib_controllers
-            if self.inside == 0:
+            if self.before is None:
                 self.before = [library.get_num_threads() for library in self.libraries]
-                for library in self.libraries:
-                    library.set_num_threads(1)
+            for library in self.libraries:
+                library.set_num_threads(1)  # each time: what another thread set need not hold in this one
             self.inside += 1
 
     def __exit__(self, *error: object) -> None:
         with self.lock:
             self.inside -= 1
-            if self.inside == 0 and self.libraries is not None:
+            if self.inside == 0 and self.libraries is not None and self.before is not None:
                 for library, threads in zip(self.libraries, self.before, strict=True):
                     library.set_num_threads(threads)
+                self.before = None
 
 
 one_blas_thread = _OneBlasThread()

@@ -125,9 +125,11 @@ class TrainingPlan:
         outputs: list[Array] = []
         name, before = 0, None
         for layer in self.layers:
-            width = layer.output_width(width)
-            if before is None or not layer.in_place or layer.keeps_input or before.keeps_output:
+            above = layer.output_width(width)
+            fits = layer.in_place and above == width
+            if before is None or not fits or layer.keeps_input or before.keeps_output:
                 name += 1
+            width = above
             outputs.append(self.workspace.take(("activation", name), (rows, width), dtype))
             before = layer
         return outputs
@@ -139,7 +141,7 @@ class TrainingPlan:
             layer, x, y = self.layers[index], self.outputs[index - 1], self.outputs[index]
             if index == self.lowest:
                 out = None
-            elif layer.in_place:
+            elif layer.in_place and x.shape == delta.shape:
                 out = delta
             else:
                 out, spare = self.workspace.take(("delta", spare), x.shape, x.dtype), 1 - spare
@@ -209,9 +211,10 @@ class PredictPlan:
         outputs: list[Array] = []
         name = 0
         for index, layer in enumerate(layers):
-            width = layer.output_width(width)
-            if index == 0 or not layer.in_place:
+            above = layer.output_width(width)
+            if index == 0 or not layer.in_place or above != width:
                 name = 1 - name
+            width = above
             outputs.append(workspace.take(("activation", name), (rows, width), dtype))
         self.first_output, self.output = outputs[0], outputs[-1]
         self.calls: list[Call] = []

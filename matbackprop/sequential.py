@@ -67,6 +67,15 @@ class Sequential(Chain):
     _engine: Engine
     _last: tuple[tuple[int, ...], tuple[int, ...], list[int]]  # the last forward pass: shapes of input, output; widths
 
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("forward", "backward"):
+            if name in vars(cls):
+                raise TypeError(
+                    f"{cls.__name__}: predict and backprop run the layers of a Sequential one by one and would not see "
+                    f"{name}; derive from Layer, and hold the Sequential as an attribute"
+                )
+
     def _renew(self) -> None:
         self._engine = Engine(self.leaves(), self._vectors[1])
 
@@ -218,7 +227,8 @@ class Sequential(Chain):
         Raises
         ------
         TypeError, ValueError
-            If an argument does not fit; parameters and gradients are then as before.
+            If an argument does not fit; parameters and gradients are then as before. (After an exception of a layer
+            of your own they may be half new.)
 
         Examples
         --------

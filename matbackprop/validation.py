@@ -159,8 +159,8 @@ def as_size(value: object, name: str) -> int:
         size = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"{name}: expected a positive integer, got {describe(value)}") from None
-    if size < 1:
-        raise ValueError(f"{name}: expected a positive integer, got {size}")
+    if not 1 <= size < 1 << 40:
+        raise ValueError(f"{name}: expected a positive integer of a size that fits memory, got {size}")
     return size
 
 

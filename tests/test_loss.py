@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -151,6 +152,19 @@ def test_settings_cannot_change_under_a_plan() -> None:
         loss.reduction = "sum"
     loss.pos_weight[...] = 3.0
     assert loss.pos_weight == 2.0
+
+
+def test_a_loss_that_is_a_dataclass() -> None:
+    @dataclass
+    class Scaled(mb.Loss):
+        factor: float
+
+        def elementwise(self, y_pred, y_true):
+            return self.factor * (y_pred - y_true) ** 2, 2 * self.factor * (y_pred - y_true)
+
+    model = mb.Sequential(mb.Linear(2, 1), rng=0)
+    x, y = np.ones((3, 2)), np.zeros((3, 1))
+    assert model.backprop(x, y, Scaled(3.0)) == pytest.approx(3 * model.backprop(x, y, mb.MSE()), rel=1e-14)
 
 
 def test_half_squared_error() -> None:

@@ -217,6 +217,56 @@ class Inner(mb.Layer):
         return delta
 
 
+class Block(mb.Layer):
+    """A row-wise layer that holds a chain with parameters."""
+
+    rowwise = True
+
+    def __init__(self):
+        self.net = mb.Sequential(mb.Linear(5, 5, rng=0), mb.Tanh())
+
+    def forward(self, x, out=None):
+        return self.net.forward(x, out)
+
+    def backward(self, delta, out=None):
+        return self.net.backward(delta, out)
+
+
+@pytest.mark.parametrize("rows", [7, ROWS])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_a_layer_that_holds_a_chain(rows, workers) -> None:
+    model, (x, y, _) = mb.Sequential(Block(), mb.Linear(5, 2, rng=1)), batch(rows)
+    value, gradient = plain(model, x, y, mb.MSE())
+    ours, gradients = model.value_and_grad(x, y, mb.MSE(), workers=workers)
+    assert_allclose(ours, value, rtol=1e-13)
+    assert_allclose(gradients, gradient, rtol=0, atol=1e-13 * np.abs(gradient).max())
+
+
+class Halves(mb.Layer):
+    """A layer that says in_place although its width changes."""
+
+    in_place = True
+
+    def output_width(self, width):
+        return width // 2
+
+    def forward(self, x, out=None):
+        self.width = x.shape[1]
+        return np.add(x[:, ::2], x[:, 1::2], out=out)
+
+    def backward(self, delta, out=None):
+        return np.repeat(delta, 2, axis=1)
+
+
+def test_in_place_is_not_believed_where_the_width_changes() -> None:
+    model, (x, y, _) = mb.Sequential(mb.Linear(5, 4), Halves(), mb.Linear(2, 2), rng=0), batch(7)
+    value, gradient = plain(model, x, y, mb.MSE())
+    ours, gradients = model.value_and_grad(x, y, mb.MSE())
+    assert ours == value
+    assert_allclose(gradients, gradient, rtol=1e-14)
+    assert_allclose(model.predict(x), model.forward(x), rtol=1e-14)
+
+
 def test_threads_do_not_wait_for_their_like() -> None:
     model, (x, _, _) = mb.Sequential(Inner(), rng=0), batch()
     assert_allclose(model.predict(x, workers=3), model[0].net.predict(x))

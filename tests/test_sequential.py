@@ -321,6 +321,33 @@ def test_a_slice_of_a_slice_follows() -> None:
     assert not part.parameters.any()
 
 
+def test_a_model_and_its_slice_stay_together_in_a_pickle() -> None:
+    model = mb.Sequential(mb.Linear(2, 2), mb.Tanh(), mb.Linear(2, 1), rng=0)
+    twin, part = pickle.loads(pickle.dumps((model, model[:2])))
+    assert np.shares_memory(twin.parameters, twin[0].weight)
+    assert np.shares_memory(part.parameters, twin.parameters)
+
+
+def test_a_failed_conversion_leaves_the_layers_where_they_were() -> None:
+    first, second = mb.Sequential(mb.Linear(2, 2), rng=0), mb.Linear(2, 1, rng=0)
+    second.weight = [[1e300, 1e300]]
+    with pytest.raises(ValueError, match="too large"):
+        mb.Sequential(first, second, dtype="float32")
+    assert first.dtype == np.float64
+    assert np.shares_memory(first.parameters, first[0].weight)
+    assert not first.adopted
+
+
+def test_forward_of_a_subclass_would_not_be_seen() -> None:
+    with pytest.raises(TypeError, match=r"Residual: .* would not see forward; derive from Layer"):
+        type("Residual", (mb.Sequential,), {"forward": lambda self, x, out=None: x})
+
+
+def test_a_rule_that_cannot_be_pickled() -> None:
+    model = mb.Sequential(mb.Linear(2, 1, weight_init=lambda shape, rng: np.ones(shape)))
+    assert np.array_equal(pickle.loads(pickle.dumps(model)).parameters, model.parameters)
+
+
 def test_a_model_that_is_dropped_is_gone_at_once() -> None:
     gc.disable()
     try:

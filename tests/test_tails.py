@@ -303,3 +303,11 @@ def test_saturation_is_no_floating_point_event(case, dtype):
     with np.errstate(over="raise", divide="raise", invalid="raise"), warnings.catch_warnings():
         warnings.simplefilter("error")
         case.ours(case.points(dtype))
+
+
+def test_the_sigmoid_off_the_real_axis_does_not_overflow() -> None:
+    """A complex step through a saturated unit: the derivative of σ at -800 is e^-800, which is 0 in float64."""
+    y = mb.Sigmoid().forward(np.array([-800 + 1e-20j, 800 + 1e-20j, -30 + 1e-20j]))
+    assert np.isfinite(y).all()
+    assert np.allclose(y.real, [0, 1, np.exp(-30)], rtol=1e-12, atol=0)
+    assert np.allclose(y.imag[2], 1e-20 * np.exp(-30), rtol=1e-12, atol=0)
