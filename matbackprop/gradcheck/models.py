@@ -16,7 +16,7 @@ from matbackprop.loss import Loss
 from matbackprop.sequential import Sequential
 from matbackprop.validation import Array
 
-__all__ = ["derivative_of_branch", "layer_problem", "layered_problem", "model_problem", "model_values"]
+__all__ = ["derivative_of_branch", "draw", "layer_problem", "layered_problem", "model_problem", "model_values"]
 
 #: Arrays by the names that reports use.
 Arrays = dict[str, Array]
@@ -48,8 +48,18 @@ class Twins:
         return layer
 
 
+def draw(layer: Layer) -> None:
+    """Draw the weights that wait until they are needed: the check needs them, and needs the same ones all along."""
+    for _, part in layer.walk():
+        if isinstance(part, Sequential):
+            _ = part.parameters
+        else:
+            part.initialize()
+
+
 def parameters_of(layer: Layer) -> Arrays:
     """Return the parameters of a layer and of all below it, live, by name."""
+    draw(layer)
     return {prefix + name: array for prefix, part in layer.walk() for name, array in part._parameters.items()}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from matbackprop.gradcheck.api import check_problem, combined
-from matbackprop.gradcheck.models import derivative_of_branch, layer_problem, layered_problem, model_problem
+from matbackprop.gradcheck.models import derivative_of_branch, draw, layer_problem, layered_problem, model_problem
 from matbackprop.gradcheck.report import Finding, GradientReport, Verdict
 from matbackprop.layer import Layer
 from matbackprop.layers import Linear, ReLU
@@ -63,8 +63,7 @@ def check_layer(
         raise TypeError(f"check_layer: expected a Layer, got {describe(layer)}; a class is not one yet: make one first")
     generator = as_rng(rng, "check_layer: rng")
     layer = layer.copy()
-    for _, part in layer.walk():
-        part.initialize()
+    draw(layer)
     x = as_array(x, "check_layer: x", _dtype(layer, x))
     if not x.size:
         raise ValueError(f"check_layer: x: expected at least one row, got shape {x.shape}")

@@ -8,6 +8,7 @@ from mutants.layers import Affine
 
 import matbackprop as mb
 from matbackprop.gradcheck import Verdict, model_values
+from matbackprop.gradcheck.models import model_problem
 
 RNG = np.random.default_rng(5)
 LAYERS = {
@@ -66,6 +67,9 @@ def test_a_batch_of_one_hides_what_the_other_batches_show() -> None:
 
 def test_a_layer_without_its_weights_drawn() -> None:
     assert mb.check_layer(mb.Linear(3, 2), RNG.standard_normal((4, 3)), rng=0)
+    chain = mb.Sequential(mb.Linear(3, 4), mb.Sequential(mb.Tanh(), mb.Linear(4, 2)), mb.ReLU())
+    assert mb.check_layer(chain, RNG.standard_normal((4, 3)), rng=0)
+    assert model_problem(chain.copy(), mb.MSE(), np.ones((2, 3)), np.ones((2, 2)))[0].packing.size == 26
 
 
 @pytest.mark.parametrize(
