@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check
 # What a run of pytest is given on top of pyproject.toml: make test PYTEST='-k tanh -x'
 PYTEST ?=
+STUDY ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint types wheel-test clean
+.PHONY: help demo test gradcheck-study lint types wheel-test clean
 
 help: ## Show this list
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -20,6 +21,9 @@ demo: $(VENV)/.demo ## Train on real data and print what comes of it
 
 test: $(VENV)/.test ## Run every test and every example in a docstring; against torch and scikit-learn too
 	MATBACKPROP_REQUIRE=torch,sklearn $(BIN)/python -m pytest $(PYTEST)
+
+gradcheck-study: $(VENV)/.bench ## Measure what the gradient checker sees, and its false alarms (hours; STUDY=--quick: minutes)
+	$(BIN)/python benchmarks/gradcheck_study.py $(STUDY)
 
 lint: $(VENV)/.dev ## Check style, format and the repository itself
 	$(BIN)/ruff check .
@@ -57,6 +61,10 @@ $(VENV)/.demo: $(VENV)/.made pyproject.toml
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml
 	$(BIN)/python $(INSTALL) --editable '.[test,torch,sklearn]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.made pyproject.toml
+	$(BIN)/python $(INSTALL) --editable '.[bench]'
 	@touch $@
 
 # --group came with pip 25.1.

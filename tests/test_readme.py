@@ -21,5 +21,8 @@ def test_readme(capsys) -> None:
     printed = re.search(r"prints `([^`]+)`", text)
     assert printed is not None
     assert capsys.readouterr().out.strip() == printed[1]
+    report = re.search(r"```text\n(.*?)```", text, flags=re.DOTALL)
+    assert report is not None
+    assert re.sub(r", [\d.]+ m?s$", "", str(names["report"]), flags=re.MULTILINE) == report[1].strip()
     assert names["dx"].shape == names["x"].shape
     assert names["Scale"](3).scale.shape == (3,)

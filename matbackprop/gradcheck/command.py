@@ -18,11 +18,11 @@ from matbackprop.gradcheck.points import check_layer, check_model
 from matbackprop.gradcheck.report import GradientReport, Verdict
 from matbackprop.layer import Layer
 from matbackprop.layers import Linear, ReLU, Sigmoid, Tanh
-from matbackprop.losses import BCE, MSE, BCEWithLogits
+from matbackprop.notebooks import NETWORKS
 from matbackprop.sequential import Sequential
 from matbackprop.validation import describe
 
-__all__ = ["add_arguments", "main"]
+__all__ = ["add_arguments", "run"]
 
 DESCRIPTION = "Check a gradient. Exit status: 0 pass, 1 fail or precision loss, 2 inconclusive or unusable."
 
@@ -35,14 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "target",
         nargs="?",
         help="package.module:name or path/to/file.py:name, of (fun, grad, x0), (model, loss, x, y) or (layer, x), or "
-        "a callable that returns one. Without it, the library's own layers and some networks",
+        "a callable that returns one. Without it, the library's own layers and the notebooks' networks",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--seed", type=int, default=0, help="of the random directions (default 0)")
     parser.add_argument("--tolerance", type=float, help="the relative error to let pass, in place of the derived one")
 
 
-def main(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Run ``check`` and return the exit status."""
     try:
         reports = [*_own(args.seed)] if args.target is None else [_check(_load(args.target), args)]
@@ -109,16 +109,12 @@ def _check(target: Any, args: argparse.Namespace) -> GradientReport:
 
 
 def _own(seed: int) -> Iterator[GradientReport]:
-    """Check the library's layers, and networks of the kinds that the notebooks train."""
+    """Check the library's layers, and the networks of the notebooks that it finishes."""
     rng = np.random.default_rng(seed)
     for layer in (Linear(3, 2, rng=rng), Tanh(), ReLU(), Sigmoid()):
         yield check_layer(layer, rng.standard_normal((4, 3)), rng=rng)
-    neuron = Sequential(Linear(1, 1, rng=rng), Sigmoid())
-    yield check_model(neuron, MSE(), [[0.5]], [[0.95]], rng=rng)  # type: ignore[arg-type]
-    xor = Sequential(Linear(2, 3, rng=rng), Tanh(), Linear(3, 1, rng=rng), Sigmoid())
-    x, y = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), np.array([[0.0], [1.0], [1.0], [0.0]])
-    yield check_model(xor, BCE(), x, y, rng=rng)
-    deep = Sequential(Linear(2, 6, rng=rng), Tanh(), Linear(6, 6, rng=rng), ReLU(), Linear(6, 1, rng=rng))
-    x = rng.standard_normal((16, 2))
-    y = (x[:, :1] * x[:, 1:] > 0).astype(float)
-    yield check_model(deep, BCEWithLogits(), x, y, rng=rng)
+    for name, make in NETWORKS.items():
+        example = make()
+        report = check_model(example.model, example.loss, example.x, example.y, rng=rng)
+        report.name = f'{name} of "{example.title}", {report.name}'
+        yield report

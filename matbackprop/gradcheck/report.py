@@ -171,7 +171,11 @@ class GradientReport:
         lines += [f"  note: {note}" for note in self.notes]
         lines.append(f"  {self.method + ', ' if self.method else ''}{effort}")
         for part in self.parts:
-            text = part.cause or part.reason or (f"resolution {part.entry_resolution:.0e}" if part.size else "")
+            text = (
+                part.cause
+                or part.reason
+                or ("" if math.isnan(part.entry_resolution) else f"resolution {part.entry_resolution:.0e}")
+            )
             lines.append(
                 f"    {part.verdict:<14}  {part.name}: {text}" if text else f"    {part.verdict:<14}  {part.name}"
             )
