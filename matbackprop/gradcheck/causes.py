@@ -12,7 +12,7 @@ from matbackprop.gradcheck.differences import ComplexStep, Differences, Referenc
 from matbackprop.gradcheck.measure import dot, equalised
 from matbackprop.gradcheck.packing import Block
 from matbackprop.gradcheck.patterns import Sample, describe_pattern, name_ratio
-from matbackprop.gradcheck.problem import EvaluationError, Problem
+from matbackprop.gradcheck.problem import EvaluationError, Problem, no_gradient
 from matbackprop.gradcheck.report import Finding
 from matbackprop.validation import Array
 
@@ -314,7 +314,7 @@ class _Inquiry:
     def _hypothesis(self, block: Block) -> str | None:
         """Return the caller's hypothesis that this array's gradient bears out, if one does."""
         for text, fun in self.hypotheses:
-            other = Problem(fun, self._unused, self.problem.packing.unpack(self.problem.packing.x0))
+            other = Problem(fun, no_gradient, self.problem.packing.unpack(self.problem.packing.x0))
             matches = 0
             for _ in range(2):
                 u = np.zeros_like(self.u)
@@ -331,10 +331,6 @@ class _Inquiry:
             if matches == 2:
                 return text
         return None
-
-    @staticmethod
-    def _unused(x: Any) -> Any:
-        raise NotImplementedError
 
     def _sizes(self) -> list[tuple[int, str]]:
         """Return the numbers that a wrong factor may come from."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from matbackprop.gradcheck.differences import ComplexStep
-from matbackprop.gradcheck.problem import Problem
+from matbackprop.gradcheck.problem import Problem, no_gradient
 from matbackprop.gradcheck.reference import choose
 from matbackprop.gradcheck.report import Finding, GradientReport, Verdict
 from matbackprop.validation import Array, as_rng
@@ -61,16 +61,12 @@ def numerical_gradient(
     >>> bool((error < 1e-12).all())
     True
     """
-    problem = Problem(fun, _absent, x0)
+    problem = Problem(fun, no_gradient, x0)
     generator = as_rng(rng, "numerical_gradient: rng")
     gradient, error = flat_gradient(problem, generator, method, batched)
     packing = problem.packing
     # In the type of the reference: a float32 x0 gets a float64 gradient.
     return NumericalGradient(packing.unpack(gradient), packing.unpack(error))
-
-
-def _absent(x: Any) -> Any:
-    raise NotImplementedError("numerical_gradient has no gradient to call")
 
 
 def flat_gradient(

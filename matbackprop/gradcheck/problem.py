@@ -11,7 +11,7 @@ import numpy as np
 from matbackprop.gradcheck.packing import Packing
 from matbackprop.validation import Array, describe
 
-__all__ = ["BadGradient", "EvaluationError", "Problem"]
+__all__ = ["BadGradient", "EvaluationError", "Problem", "no_gradient"]
 
 
 #: So many calls are watched for writes to their input.
@@ -46,6 +46,11 @@ class BadGradient(Exception):
     ) -> None:
         super().__init__(message)
         self.where, self.got = where, got
+
+
+def no_gradient(x: Any) -> Any:
+    """Stand for the gradient of a problem of which only the function is asked."""
+    raise AssertionError("this problem has no gradient to call")
 
 
 class Problem:
