@@ -43,7 +43,7 @@ wheel-test: $(VENV)/.dev ## Build the wheel and run the tests against it
 	set -eu; away=$$(mktemp -d); trap 'rm -rf "$$away"' EXIT; \
 	$(PYTHON) -m venv "$$away/venv"; \
 	"$$away/venv/bin/python" $(INSTALL) "$$(echo "$$PWD"/dist/*.whl)[test]"; \
-	mkdir "$$away/run"; cp -R conftest.py pyproject.toml tests "$$away/run"; cd "$$away/run"; \
+	mkdir "$$away/run"; cp -R benchmarks conftest.py pyproject.toml tests "$$away/run"; cd "$$away/run"; \
 	"$$away/venv/bin/python" -c 'import matbackprop as m; print(m.__file__); assert "site-packages" in m.__file__'; \
 	"$$away/venv/bin/python" -m pytest $(PYTEST) --pyargs tests matbackprop
 
