@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,7 @@ class Engine:
         self.layers, self.gradients, self.dtype = layers, gradients, gradients.dtype
         self.plans: Plans[TrainingPlan] = Plans()
         self.last: TrainingPlan | None = None
+        self.busy = Lock()
         self.workers: list[Worker] = []
         self._predictors: list[Plans[PredictPlan]] = []
         self._costs: dict[int, Costs] = {}

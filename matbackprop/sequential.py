@@ -205,7 +205,8 @@ class Sequential(Chain):
     ) -> float:
         """Return the loss of a batch and leave its gradient in `gradients`.
 
-        After the first call with a batch size it allocates no array. Where the network ends in `Sigmoid` and the
+        One thread at a time: each thread needs a copy of the model. After the first call with a batch size it
+        allocates no array. Where the network ends in `Sigmoid` and the
         loss is `BCE`, both come from the pre-activation, so that saturation loses nothing.
 
         Parameters
@@ -240,22 +241,7 @@ class Sequential(Chain):
         >>> model.gradients.round(4)
         array([-0.4, -0.8])
         """
-        self._pass = None
-        engine = self._running()
-        plan = engine.last
-        if plan is not None and workers is None and plan.fits(x, y, loss, sample_weight):
-            return engine.step(plan, x, y)
-
-        check_loss(loss)
-        x, rows = self._as_rows(x)
-        outputs = engine.costs(rows.shape[1]).outputs
-        shape = (*x.shape[:-1], outputs)
-        y = as_array(y, "backprop: y", rows.dtype)
-        check_same_shape("backprop", shape, y.shape)
-        weight = None
-        if sample_weight is not None:
-            weight = as_weight(sample_weight, shape, rows.dtype).reshape(len(rows), outputs)
-        return engine.backprop(rows, y.reshape(len(rows), outputs), weight, loss, as_workers(workers))
+        return self._backprop(x, y, loss, sample_weight, workers, fresh=False)[0]
 
     def value_and_grad(
         self,
@@ -283,8 +269,48 @@ class Sequential(Chain):
         >>> gradient.shape
         (2,)
         """
-        value = self.backprop(x, y, loss, sample_weight=sample_weight, workers=workers)
-        return value, self.gradients.copy()
+        return self._backprop(x, y, loss, sample_weight, workers, fresh=True)
+
+    def _backprop(
+        self, x: Array, y: Array, loss: Loss, sample_weight: Array | float | None, workers: int | None, *, fresh: bool
+    ) -> tuple[float, Array]:
+        """Do what `backprop` says, and return the gradient too, as it was before another thread could come."""
+        engine = self._running()
+        if not engine.busy.acquire(blocking=False):
+            raise RuntimeError(
+                "Sequential: backprop is running already, in another thread or in a layer of yours; a model has one "
+                "vector of gradients, so give each thread a model.copy()"
+            )
+        try:
+            value = self._step(engine, x, y, loss, sample_weight, workers)
+            return value, engine.gradients.copy() if fresh else engine.gradients
+        finally:
+            engine.busy.release()
+
+    def _step(
+        self,
+        engine: Engine,
+        x: Array,
+        y: Array,
+        loss: Loss,
+        sample_weight: Array | float | None,
+        workers: int | None,
+    ) -> float:
+        self._pass = None
+        plan = engine.last
+        if plan is not None and workers is None and plan.fits(x, y, loss, sample_weight):
+            return engine.step(plan, x, y)
+
+        check_loss(loss)
+        x, rows = self._as_rows(x)
+        outputs = engine.costs(rows.shape[1]).outputs
+        shape = (*x.shape[:-1], outputs)
+        y = as_array(y, "backprop: y", rows.dtype)
+        check_same_shape("backprop", shape, y.shape)
+        weight = None
+        if sample_weight is not None:
+            weight = as_weight(sample_weight, shape, rows.dtype).reshape(len(rows), outputs)
+        return engine.backprop(rows, y.reshape(len(rows), outputs), weight, loss, as_workers(workers))
 
     def _as_rows(self, x: Array) -> tuple[Array, Array]:
         """Return `x` as a checked array of the model's type, and as a view of shape (rows, features)."""

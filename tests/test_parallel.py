@@ -327,3 +327,28 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
         os.waitpid(child, 0)
     assert ended
     assert status == 0
+
+
+def test_one_model_in_two_threads_is_refused_rather_than_wrong() -> None:
+    model, (x, y, _) = network(), batch(200)
+    expected = model.value_and_grad(x, y, mb.MSE())
+    wrong, refused = [], []
+
+    def work() -> None:
+        for _ in range(100):
+            try:
+                value, gradient = model.value_and_grad(x, y, mb.MSE())
+            except RuntimeError as error:
+                refused.append(str(error))
+            else:
+                if value != expected[0] or not np.array_equal(gradient, expected[1]):
+                    wrong.append(value)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert all("model.copy()" in message for message in refused)
+    assert model.value_and_grad(x, y, mb.MSE())[0] == expected[0]

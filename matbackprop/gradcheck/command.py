@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Run ``check`` and return the exit status."""
     try:
         reports = [*_own(args.seed)] if args.target is None else [_check(_load(args.target), args)]
-    except Exception as error:  # noqa: BLE001 - whatever a user's module raises, the status says unusable
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's module raises, the status says unusable
         message = f"{type(error).__name__}: {error}"
         if args.json:
             sys.stdout.write(json.dumps({"error": message}) + "\n")
@@ -56,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
     found = [report.to_dict() for report in reports]
     text = json.dumps(found[0] if args.target else found, indent=2) if args.json else "\n\n".join(map(str, reports))
     sys.stdout.write(text + "\n")
-    return max(STATUS[report.verdict] for report in reports)
+    found_statuses = {STATUS[report.verdict] for report in reports}
+    return next(status for status in (1, 2, 0) if status in found_statuses)  # a failure outweighs what is unclear
 
 
 def _load(target: str) -> Any:

@@ -56,9 +56,16 @@ def examine(problem: Problem, rng: np.random.Generator) -> Contracts:
             "the gradient is returned in a buffer that the next call overwrites, and with it what the caller kept; "
             "return a copy"
         )
+    alone = problem.gradient(x)  # without a call of fun at x0 before it: it may not live on what fun kept
     again, gradient_again = problem.value(x), problem.gradient(x)
     seen.constant = elsewhere is not None and other == value == again
     _repeatable(seen, value, again, gradient, gradient_again, packing.eps)
+    distance = float(np.abs(alone - gradient).max())
+    if seen.comparable and not seen.unusable and distance > 64 * packing.eps * float(np.abs(gradient).max()):
+        seen.breaches.append(
+            "the gradient is not that of the point it is given, but of the point that fun was called at last: it lives "
+            "on what fun kept (a stale cache)"
+        )
     for name in sorted(problem.modified):
         seen.breaches.append(f"{name} modifies its input x in place; work on a copy")
     for name, dtype in problem.cast.items():

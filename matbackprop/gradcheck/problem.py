@@ -193,7 +193,8 @@ class Problem:
                 raise BadGradient(_shape_message(block.name, block.shape, array.shape))
             if isinstance(value, np.ndarray):
                 self.last_returned.append(value)
-            if not wide and array.dtype != block.dtype and not isinstance(value, (float, list)):
+            native = block.dtype.newbyteorder("=")
+            if not wide and array.dtype.newbyteorder("=") != native and not isinstance(value, (float, list)):
                 self.cast[block.name] = array.dtype
             parts.append(array.reshape(-1))
         flat = np.concatenate(parts)

@@ -200,3 +200,65 @@ def test_x0_is_not_touched() -> None:
     x = X.copy()
     mb.check_gradient(fun, lambda x: 3 * x, x, rng=0)
     assert np.array_equal(x, X)
+
+
+def test_a_gradient_that_lives_on_what_fun_kept() -> None:
+    class Net:
+        """The commonest layout of a gradient written by hand: backward reads what forward left."""
+
+        def fun(self, x):
+            self.h = np.tanh(x)
+            return (self.h**2).sum()
+
+        def grad(self, x):
+            return 2 * self.h * (1 - self.h**2)
+
+    net = Net()
+    report = mb.check_gradient(net.fun, net.grad, np.array([0.3, -0.7, 1.1]), rng=0)
+    assert report.verdict == "FAIL"
+    assert "stale cache" in report.cause
+
+
+class Log(mb.Layer):
+    """A right layer whose domain ends at zero."""
+
+    def forward(self, x, out=None):
+        self.x = x
+        return np.log(x)
+
+    def backward(self, delta, out=None):
+        return delta / self.x
+
+
+def test_a_layer_whose_domain_ends_at_zero() -> None:
+    with np.errstate(all="ignore"):
+        assert mb.check_layer(Log(), [[1.0, 2.0], [0.5, 3.0]], rng=0).verdict == "PASS"
+
+
+class Moody(mb.Layer):
+    """A layer whose backward fails for the batch that the user gave."""
+
+    def forward(self, x, out=None):
+        self.rows = len(x)
+        return 2 * x
+
+    def backward(self, delta, out=None):
+        if self.rows == 4:
+            raise ZeroDivisionError("float division by zero")
+        return 2 * delta
+
+
+def test_an_exception_in_backward_is_no_pass() -> None:
+    assert mb.check_layer(Moody(), np.ones((4, 2)), rng=0).verdict != "PASS"
+
+
+def test_a_target_that_ends_the_process_is_no_pass(tmp_path) -> None:
+    from matbackprop.cli import main
+
+    (tmp_path / "ends.py").write_text("raise SystemExit(0)")
+    assert main(["check", f"{tmp_path / 'ends.py'}:target"]) == 2
+
+
+def test_big_endian_parameters() -> None:
+    x = np.array([1.5, 2, 3], ">f8")
+    assert mb.check_gradient(lambda z: (z**2).sum(), lambda z: 2 * z, x, rng=0).verdict == "PASS"
