@@ -19,6 +19,7 @@ __all__ = [
     "as_out",
     "as_rng",
     "as_size",
+    "as_tolerance",
     "check_features",
     "check_finite",
     "check_interval",
@@ -162,6 +163,24 @@ def as_size(value: object, name: str) -> int:
     if not 1 <= size < 1 << 40:
         raise ValueError(f"{name}: expected a positive integer of a size that fits memory, got {size}")
     return size
+
+
+def as_tolerance(tolerance: object, name: str) -> float | None:
+    """Return `tolerance` as a positive finite float, or None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is anything else.
+    """
+    if tolerance is None:
+        return None
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float, np.number)):
+        raise TypeError(f"{name}: expected a positive number, got {describe(tolerance)}")
+    result = float(tolerance)
+    if not 0 < result < float("inf"):
+        raise ValueError(f"{name}: expected a positive number, got {describe(tolerance)}")
+    return result
 
 
 def as_flag(value: object, name: str, fix: str) -> bool:

@@ -12,7 +12,7 @@ from matbackprop.gradcheck.engine import run
 from matbackprop.gradcheck.packing import Packing
 from matbackprop.gradcheck.problem import Problem
 from matbackprop.gradcheck.report import GradientReport, Verdict
-from matbackprop.validation import as_rng, describe
+from matbackprop.validation import as_rng, as_tolerance, describe
 
 __all__ = ["check_gradient", "check_hessian_product", "combined"]
 
@@ -31,7 +31,8 @@ def check_gradient(
 ) -> GradientReport:
     """Check a gradient against the function that it should be the gradient of.
 
-    It takes about 24 evaluations of `fun` and 8 of `grad`, however many parameters there are. There is nothing to
+    A gradient that is right takes about 25 evaluations of `fun` and 6 of `grad` by complex steps, 90 and 6 by
+    differences, however many parameters there are; a wrong one takes more, to find where and why. There is nothing to
     tune: the derivative is taken by complex steps where `fun` can take them and by extrapolated differences where it
     cannot, and the tolerance follows from rounding, as measured.
 
@@ -85,8 +86,7 @@ def check_gradient(
     grad = None if grad is True else grad
     name = name or _name(grad or fun)
     generator = as_rng(rng, "check_gradient: rng")
-    if tolerance is not None and not 0 < float(tolerance) < np.inf:
-        raise ValueError(f"check_gradient: tolerance must be a positive number, got {describe(tolerance)}")
+    tolerance = as_tolerance(tolerance, "check_gradient: tolerance")
     if _is_torch(fun, x0):
         from matbackprop.gradcheck.torch_adapter import adapt
 
@@ -156,6 +156,7 @@ def check_hessian_product(
     True
     """
     generator = as_rng(rng, "check_hessian_product: rng")
+    tolerance = as_tolerance(tolerance, "check_hessian_product: tolerance")
     if not callable(hessp):
         raise TypeError(f"check_hessian_product: hessp must be callable, got {describe(hessp)}")
     packing = Packing(x0)

@@ -1,4 +1,4 @@
-"""Numeric gradients, entry by entry, each with a bound on its error."""
+"""Numeric gradients, entry by entry, each with an estimate of its error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["NumericalGradient", "compare_entries", "numerical_gradient"]
 
 
 class NumericalGradient(NamedTuple):
-    """A numeric gradient and a bound on the error of each entry, both in the form of x0."""
+    """A numeric gradient and an estimate of the error of each entry, both in the form of x0."""
 
     gradient: Any
     error: Any
@@ -31,7 +31,7 @@ def numerical_gradient(
     batched: Callable[[Array], Array] | None = None,
     rng: int | np.random.Generator | None = None,
 ) -> NumericalGradient:
-    """Return the gradient of `fun` at `x0` from its values alone, with an error bound for each entry.
+    """Return the gradient of `fun` at `x0` from its values alone, with an estimate of each entry's error.
 
     By complex steps, one evaluation an entry, exact to rounding; by extrapolated differences, about 20 to 30 an entry,
     where `fun` cannot take those.
@@ -50,7 +50,8 @@ def numerical_gradient(
     Returns
     -------
     NumericalGradient
-        ``(gradient, error)``. The error is an estimate of an upper bound: NaN-free wherever `fun` is.
+        ``(gradient, error)``. The error is an estimate from above, which a kink or an oscillation nearby may deceive;
+        NaN-free wherever `fun` is.
 
     Examples
     --------
@@ -75,7 +76,7 @@ def flat_gradient(
     method: str = "auto",
     batched: Callable[[Array], Array] | None = None,
 ) -> tuple[Array, Array]:
-    """Return the numeric gradient and its error bounds as flat vectors."""
+    """Return the numeric gradient and its estimated errors as flat vectors."""
     x = problem.packing.x0
     if batched is not None:
         gradient = batched_steps(batched, x)

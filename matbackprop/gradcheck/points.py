@@ -11,7 +11,7 @@ from matbackprop.layer import Layer
 from matbackprop.layers import Linear, ReLU
 from matbackprop.loss import Loss
 from matbackprop.sequential import Sequential
-from matbackprop.validation import Array, as_array, as_rng, describe
+from matbackprop.validation import Array, as_array, as_rng, as_tolerance, describe
 
 __all__ = ["check_layer", "check_model"]
 
@@ -62,6 +62,7 @@ def check_layer(
     if not isinstance(layer, Layer):
         raise TypeError(f"check_layer: expected a Layer, got {describe(layer)}; a class is not one yet: make one first")
     generator = as_rng(rng, "check_layer: rng")
+    tolerance = as_tolerance(tolerance, "check_layer: tolerance")
     layer = layer.copy()
     draw(layer)
     x = as_array(x, "check_layer: x", _dtype(layer, x))
@@ -122,6 +123,7 @@ def check_model(
     if not isinstance(model, Sequential):
         raise TypeError(f"check_model: expected a Sequential, got {describe(model)}; for one layer use check_layer")
     generator = as_rng(rng, "check_model: rng")
+    tolerance = as_tolerance(tolerance, "check_model: tolerance")
     model = model.copy()
     if not model.parameters.size:
         raise ValueError(f"check_model: {model!r} has no parameters; use check_layer")

@@ -16,7 +16,7 @@ from matbackprop.validation import Array
 __all__ = ["Finding", "GradientCheckError", "GradientReport", "Verdict"]
 
 
-#: So many wrong entries are printed; `findings` has them all.
+#: So many wrong entries are printed at most.
 LISTED = 16
 
 
