@@ -112,7 +112,7 @@ def check_problem(
     if per_entry and report.verdict is Verdict.PASS:
         from matbackprop.gradcheck.numerical import compare_entries
 
-        report = compare_entries(problem, report, rng)
+        report = compare_entries(problem, report, rng, tolerance, method)
     if hessp is None:
         return report
     x0 = problem.packing.unpack(problem.packing.x0.copy())

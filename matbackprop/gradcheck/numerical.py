@@ -125,13 +125,15 @@ def batched_steps(batched: Callable[[Array], Array], x: Array, block: int = 1 <<
     return gradient
 
 
-def compare_entries(problem: Problem, report: GradientReport, rng: np.random.Generator) -> GradientReport:
-    """Return the report after a comparison of every entry by itself."""
-    expected, error = flat_gradient(problem, rng)
+def compare_entries(
+    problem: Problem, report: GradientReport, rng: np.random.Generator, tolerance: float | None, method: str
+) -> GradientReport:
+    """Return the report after a comparison of every entry by itself, to its resolution or to `tolerance`."""
+    expected, error = flat_gradient(problem, rng, method)
     got = problem.gradient(problem.packing.x0)
-    eps = problem.packing.eps
-    limit = 4 * error + 64 * eps * (np.abs(expected) + 1e-3 * float(np.abs(expected).max()))
-    limit += report.entry_resolution * 1e-3 * float(np.abs(expected).max())
+    size = np.maximum(np.abs(expected), 1e-3 * float(np.abs(expected).max()))
+    allowed = np.nan_to_num(report.entry_resolution) if tolerance is None else tolerance
+    limit = 4 * error + (allowed + 64 * problem.packing.eps) * size
     wrong = np.flatnonzero(~(np.abs(expected - got) <= limit))
     report.fun_calls, report.grad_calls = problem.fun_calls, problem.grad_calls
     report.notes.append(f"every one of the {got.size} entries was compared by itself")

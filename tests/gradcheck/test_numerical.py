@@ -69,3 +69,26 @@ def test_a_right_hessian_product_passes() -> None:
 def test_a_wrong_hessian_product_fails(wrong: Any) -> None:
     assert check_hessian_product(rosen_der, wrong, X0, rng=0).verdict is Verdict.FAIL
     assert mb.check_gradient(rosen, rosen_der, X0, hessp=wrong, rng=0).verdict is Verdict.FAIL
+
+
+def test_per_entry_is_no_stricter_than_what_the_report_says() -> None:
+    x = np.linspace(-12.5, -11.5, 50)
+    fun, grad = lambda z: np.log1p(np.exp(z)).sum(), lambda z: 1 - 1 / (1 + np.exp(z))  # right, with digits lost
+    for seed in range(3):
+        assert mb.check_gradient(fun, grad, x, rng=seed, per_entry=True).verdict == "PASS"
+
+
+def test_per_entry_respects_tolerance_and_method() -> None:
+    x, calls = np.array([1.0, 2.0, 3.0]), []
+
+    def fun(z):
+        calls.append(np.iscomplexobj(z))
+        return (z**3).sum()
+
+    def grad(z):
+        return 3 * z**2 * np.array([1.0, 1 + 5e-4, 1.0])
+
+    assert mb.check_gradient(fun, grad, x, rng=0, tolerance=1e-2, per_entry=True).verdict == "PASS"
+    calls.clear()
+    assert mb.check_gradient(fun, lambda z: 3 * z**2, x, rng=0, method="differences", per_entry=True).verdict == "PASS"
+    assert not any(calls)
