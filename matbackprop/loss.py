@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from matbackprop.layer import Call, Layer, read_only, run
+from matbackprop.layer import Call, Layer, read_only
 from matbackprop.parameter import natural_dtype
 from matbackprop.validation import Array, as_array, as_out, check_finite, describe
 from matbackprop.workspace import Empty
@@ -209,7 +209,8 @@ class Objective:
             (That a prediction is not is the model's affair: the value says it.)
         """
         self.stated.check_values(self.y_pred, self.y)
-        run(self.calls)
+        for call in self.calls:
+            call()
         total: float = self.total.item()
         if not self.count:
             return float("nan")

@@ -180,15 +180,16 @@ class TrainingPlan:
             first_forward, first_backward = self.first
         else:
             first_forward, first_backward = self._bind(self._contiguous(x))
-        for call in first_forward:
-            call()
-        for call in self.forward:
-            call()
-        value = self.objective.run()
-        for call in self.backward:
-            call()
-        for call in first_backward:
-            call()
+        with np.errstate(invalid="ignore"):  # see matbackprop.layer.run
+            for call in first_forward:
+                call()
+            for call in self.forward:
+                call()
+            value = self.objective.run()
+            for call in self.backward:
+                call()
+            for call in first_backward:
+                call()
         return value
 
     def _contiguous(self, x: Array) -> Array:
@@ -234,8 +235,9 @@ class PredictPlan:
             first = self.first
         else:
             first = self._bind(x)
-        for call in first:
-            call()
-        for call in self.calls:
-            call()
+        with np.errstate(invalid="ignore"):  # see matbackprop.layer.run
+            for call in first:
+                call()
+            for call in self.calls:
+                call()
         out[...] = self.output
