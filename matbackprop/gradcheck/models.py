@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from matbackprop.flat import named_parameters
 from matbackprop.gradcheck.causes import Hypothesis
 from matbackprop.gradcheck.problem import BadGradient, Problem
 from matbackprop.layer import Layer, run
@@ -60,7 +61,7 @@ def draw(layer: Layer) -> None:
 def parameters_of(layer: Layer) -> Arrays:
     """Return the parameters of a layer and of all below it, live, by name."""
     draw(layer)
-    return {prefix + name: array for prefix, part in layer.walk() for name, array in part._parameters.items()}
+    return named_parameters(layer)
 
 
 def gradients_of(layer: Layer, names: Arrays) -> Arrays:
