@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from matbackprop import initializers
@@ -43,17 +44,23 @@ __all__ = [
     "numerical_gradient",
 ]
 
-_CHECKER = ("GradientReport", "check_gradient", "check_layer", "check_model", "numerical_gradient")
+#: Names whose modules are imported when they are first asked for, so that importing the package stays cheap.
+_ON_DEMAND = {
+    "GradientReport": "gradcheck",
+    "check_gradient": "gradcheck",
+    "check_layer": "gradcheck",
+    "check_model": "gradcheck",
+    "numerical_gradient": "gradcheck",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the gradient checker when it is first asked for."""
-    if name in _CHECKER:
-        from matbackprop import gradcheck
-
-        return getattr(gradcheck, name)
+    """Import a name on demand."""
+    if name in _ON_DEMAND:
+        value = globals()[name] = getattr(import_module(f"matbackprop.{_ON_DEMAND[name]}"), name)
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_CHECKER})
+    return sorted({*globals(), *_ON_DEMAND})
