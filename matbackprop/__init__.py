@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matbackprop.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
     from matbackprop.penalties import L1, L2
     from matbackprop.schedules import CosineAnnealingLR, ReduceLROnPlateau, Schedule, StepLR, WarmUp, as_schedule
+    from matbackprop.training import Checkpoint, Diverged, EarlyStopping, Epoch, History, accuracy, fit
 
 __version__ = "0.1.0"
 
@@ -36,9 +37,14 @@ __all__ = [
     "Adam",
     "AdamW",
     "BCEWithLogits",
+    "Checkpoint",
     "CosineAnnealingLR",
+    "Diverged",
+    "EarlyStopping",
+    "Epoch",
     "Gradient",
     "GradientReport",
+    "History",
     "Layer",
     "Linear",
     "Loss",
@@ -53,11 +59,13 @@ __all__ = [
     "StepLR",
     "Tanh",
     "WarmUp",
+    "accuracy",
     "as_schedule",
     "check_gradient",
     "check_layer",
     "check_model",
     "clip_norm",
+    "fit",
     "initializers",
     "numerical_gradient",
 ]
@@ -66,8 +74,13 @@ __all__ = [
 _ON_DEMAND = {
     "Adam": "optimizers",
     "AdamW": "optimizers",
+    "Checkpoint": "training",
     "CosineAnnealingLR": "schedules",
+    "Diverged": "training",
+    "EarlyStopping": "training",
+    "Epoch": "training",
     "GradientReport": "gradcheck",
+    "History": "training",
     "L1": "penalties",
     "L2": "penalties",
     "Optimizer": "optimizers",
@@ -77,11 +90,13 @@ _ON_DEMAND = {
     "Schedule": "schedules",
     "StepLR": "schedules",
     "WarmUp": "schedules",
+    "accuracy": "training",
     "as_schedule": "schedules",
     "check_gradient": "gradcheck",
     "check_layer": "gradcheck",
     "check_model": "gradcheck",
     "clip_norm": "clipping",
+    "fit": "training",
     "numerical_gradient": "gradcheck",
 }
 
