@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Iterator, Sized
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -151,7 +151,7 @@ class Streamed:
     source : iterable, or callable that returns one
     """
 
-    def __init__(self, source: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
+    def __init__(self, source: Any) -> None:
         self.source = source
         self.begun = False
         self.steps: int | None = None
