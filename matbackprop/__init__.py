@@ -14,7 +14,7 @@ from matbackprop import initializers
 from matbackprop.layer import Layer
 from matbackprop.layers import Linear, ReLU, Sigmoid, Tanh
 from matbackprop.loss import Loss
-from matbackprop.losses import BCE, MSE, BCEWithLogits
+from matbackprop.losses import BCE, MSE, BCEWithLogits, Huber
 from matbackprop.parameter import Gradient, Parameter
 from matbackprop.sequential import Sequential
 
@@ -29,6 +29,7 @@ __all__ = [
     "BCEWithLogits",
     "Gradient",
     "GradientReport",
+    "Huber",
     "Layer",
     "Linear",
     "Loss",
