@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from matbackprop import initializers
+from matbackprop.cross_entropy import CrossEntropy
 from matbackprop.layer import Layer
 from matbackprop.layers import Linear, ReLU, Sigmoid, Tanh
 from matbackprop.loss import Loss
@@ -27,6 +28,7 @@ __all__ = [
     "BCE",
     "MSE",
     "BCEWithLogits",
+    "CrossEntropy",
     "Gradient",
     "GradientReport",
     "Huber",
