@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from matbackprop import initializers
 from matbackprop.cross_entropy import CrossEntropy
+from matbackprop.dropout import Dropout
 from matbackprop.layer import Layer
 from matbackprop.layers import Linear, ReLU, Sigmoid, Tanh
 from matbackprop.loss import Loss
@@ -29,6 +30,7 @@ __all__ = [
     "MSE",
     "BCEWithLogits",
     "CrossEntropy",
+    "Dropout",
     "Gradient",
     "GradientReport",
     "Huber",
