@@ -11,10 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from matbackprop import initializers
+from matbackprop.cross_entropy import CrossEntropy
+from matbackprop.dropout import Dropout
 from matbackprop.layer import Layer
 from matbackprop.layers import Linear, ReLU, Sigmoid, Tanh
 from matbackprop.loss import Loss
-from matbackprop.losses import BCE, MSE, BCEWithLogits
+from matbackprop.losses import BCE, MSE, BCEWithLogits, Huber
 from matbackprop.parameter import Gradient, Parameter
 from matbackprop.sequential import Sequential
 
@@ -39,12 +41,15 @@ __all__ = [
     "BCEWithLogits",
     "Checkpoint",
     "CosineAnnealingLR",
+    "CrossEntropy",
     "Diverged",
+    "Dropout",
     "EarlyStopping",
     "Epoch",
     "Gradient",
     "GradientReport",
     "History",
+    "Huber",
     "Layer",
     "Linear",
     "Loss",
