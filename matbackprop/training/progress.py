@@ -13,6 +13,9 @@ __all__ = ["Bar", "Lines", "Progress", "progress_display"]
 #: About how many lines a run prints where it cannot draw a bar.
 LINES = 20
 
+#: What a bar shows: without the speed, which leaves room for the numbers.
+FORM = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
 
 class Progress:
     """What shows how far a run is. This one shows nothing."""
@@ -49,20 +52,26 @@ class Bar(Progress):
     """A tqdm bar that counts steps, with the last epoch's numbers behind it."""
 
     def __init__(self, tqdm: Any, epochs: int, done: int, steps: int | None) -> None:
-        self.epochs = epochs
+        self.epochs, self.done = epochs, done
         total = None if steps is None else epochs * steps
         initial = 0 if steps is None else done * steps
-        self.bar = tqdm(total=total, initial=initial, unit="step", dynamic_ncols=True, leave=True)
-        self.bar.set_description(f"epoch {min(done + 1, epochs)}/{epochs}", refresh=True)
+        form = FORM if steps is not None else None
+        self.bar = tqdm(total=total, initial=initial, unit="step", dynamic_ncols=True, bar_format=form)
+        self._describe(done + 1)
         self.step = self.bar.update  # type: ignore[method-assign]
 
     def epoch(self, number: int, entries: dict[str, float]) -> None:
         """Write the numbers behind the bar."""
+        self.done = number
         self.bar.set_postfix_str(_text(entries, ", "), refresh=False)
-        self.bar.set_description(f"epoch {min(number + 1, self.epochs)}/{self.epochs}", refresh=False)
+        self._describe(number + 1)
+
+    def _describe(self, number: int) -> None:
+        self.bar.set_description_str(f"epoch {min(number, self.epochs)}/{self.epochs}", refresh=False)
 
     def close(self, message: str) -> None:
         """Leave the bar as it is, and print the reason below it."""
+        self._describe(self.done)
         self.bar.close()
         self.bar.write(message, file=sys.stderr)
 
@@ -101,5 +110,5 @@ def _notebook() -> bool:
 
 def _text(entries: dict[str, float], between: str) -> str:
     """Write the numbers in one line."""
-    kinds = {"seconds": "{:.2f} s", "lr": "lr {:.3g}"}
+    kinds = {"validation_loss": "val {:.4g}", "lr": "lr {:.3g}", "seconds": "{:.2f} s"}
     return between.join(kinds.get(name, name + " {:.4g}").format(value) for name, value in entries.items())

@@ -31,7 +31,7 @@ def test_plain_lines_elsewhere(capsys):
     lines = err.splitlines()
     assert out == ""
     assert len(lines) == 4
-    assert re.fullmatch(r"epoch 1/3  loss [\d.]+  validation_loss [\d.]+  \d+\.\d\d s", lines[0])
+    assert re.fullmatch(r"epoch 1/3  loss [\d.]+  val [\d.]+  \d+\.\d\d s", lines[0])
     assert lines[-1] == "fit: all 3 epochs done"
 
 
@@ -54,7 +54,7 @@ def test_a_bar_on_a_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal)
     run(3, schedule=mb.StepLR(1, 0.5))
     shown = terminal.getvalue()
-    assert "epoch 3/3: 100%" in shown
+    assert "epoch 3/3 100%" in shown
     assert "3/3" in shown
     assert "lr 0.025" in shown
     assert "fit: all 3 epochs done" in shown
