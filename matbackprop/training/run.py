@@ -125,7 +125,7 @@ class Run:
             if self.clip is not None:
                 clip_norm(gradients, self.clip)
             optimizer.step(parameters, gradients)
-            count = math.prod(x.shape[:-1]) if mean else 1
+            count = math.prod(np.shape(x)[:-1]) if mean else 1
             total += value * count
             rows += count
             display.step()
