@@ -189,6 +189,12 @@ class Chain(Layer):
     def follow(self, other: Layer) -> None:
         """Do nothing: the layers follow each for itself."""
 
+    def forget(self) -> None:
+        """Drop what the last forward pass left, and the vectors that the layers are about to leave."""
+        super().forget()
+        for name in self._transient:
+            vars(self).pop(name, None)
+
     def replica(self) -> Self:
         """Return a twin that shares parameters and gradients and whose layers have caches of their own."""
         twin = type(self).__new__(type(self))
