@@ -19,6 +19,7 @@ from matbackprop.parameter import Gradient, Parameter
 from matbackprop.sequential import Sequential
 
 if TYPE_CHECKING:
+    from matbackprop.files import load, save
     from matbackprop.gradcheck import GradientReport, check_gradient, check_layer, check_model, numerical_gradient
 
 __version__ = "0.1.0"
@@ -41,7 +42,9 @@ __all__ = [
     "check_layer",
     "check_model",
     "initializers",
+    "load",
     "numerical_gradient",
+    "save",
 ]
 
 #: Names whose modules are imported when they are first asked for, so that importing the package stays cheap.
@@ -50,7 +53,9 @@ _ON_DEMAND = {
     "check_gradient": "gradcheck",
     "check_layer": "gradcheck",
     "check_model": "gradcheck",
+    "load": "files",
     "numerical_gradient": "gradcheck",
+    "save": "files",
 }
 
 
