@@ -164,6 +164,10 @@ class Layer(ABC):
         """Return the shape of each parameter of the layer's own, drawn already or not."""
         return {name: array.shape for name, array in self._parameters.items()}
 
+    def waits(self) -> bool:
+        """Return whether `initialize` has something to draw."""
+        return bool(self.drawn) and not self._parameters
+
     def initialize(self, rule: str | None = None, rng: np.random.Generator | None = None) -> None:
         """Draw the parameters that were not yet drawn. A layer that draws none has nothing to do here."""
 
