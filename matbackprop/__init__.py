@@ -20,19 +20,25 @@ from matbackprop.sequential import Sequential
 
 if TYPE_CHECKING:
     from matbackprop.gradcheck import GradientReport, check_gradient, check_layer, check_model, numerical_gradient
+    from matbackprop.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BCE",
     "MSE",
+    "SGD",
+    "Adam",
+    "AdamW",
     "BCEWithLogits",
     "Gradient",
     "GradientReport",
     "Layer",
     "Linear",
     "Loss",
+    "Optimizer",
     "Parameter",
+    "RMSprop",
     "ReLU",
     "Sequential",
     "Sigmoid",
@@ -46,7 +52,12 @@ __all__ = [
 
 #: Names whose modules are imported when they are first asked for, so that importing the package stays cheap.
 _ON_DEMAND = {
+    "Adam": "optimizers",
+    "AdamW": "optimizers",
     "GradientReport": "gradcheck",
+    "Optimizer": "optimizers",
+    "RMSprop": "optimizers",
+    "SGD": "optimizers",
     "check_gradient": "gradcheck",
     "check_layer": "gradcheck",
     "check_model": "gradcheck",
