@@ -21,6 +21,7 @@ from matbackprop.sequential import Sequential
 if TYPE_CHECKING:
     from matbackprop.gradcheck import GradientReport, check_gradient, check_layer, check_model, numerical_gradient
     from matbackprop.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+    from matbackprop.schedules import CosineAnnealingLR, ReduceLROnPlateau, Schedule, StepLR, WarmUp, as_schedule
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "BCEWithLogits",
+    "CosineAnnealingLR",
     "Gradient",
     "GradientReport",
     "Layer",
@@ -40,9 +42,14 @@ __all__ = [
     "Parameter",
     "RMSprop",
     "ReLU",
+    "ReduceLROnPlateau",
+    "Schedule",
     "Sequential",
     "Sigmoid",
+    "StepLR",
     "Tanh",
+    "WarmUp",
+    "as_schedule",
     "check_gradient",
     "check_layer",
     "check_model",
@@ -54,10 +61,16 @@ __all__ = [
 _ON_DEMAND = {
     "Adam": "optimizers",
     "AdamW": "optimizers",
+    "CosineAnnealingLR": "schedules",
     "GradientReport": "gradcheck",
     "Optimizer": "optimizers",
     "RMSprop": "optimizers",
+    "ReduceLROnPlateau": "schedules",
     "SGD": "optimizers",
+    "Schedule": "schedules",
+    "StepLR": "schedules",
+    "WarmUp": "schedules",
+    "as_schedule": "schedules",
     "check_gradient": "gradcheck",
     "check_layer": "gradcheck",
     "check_model": "gradcheck",
