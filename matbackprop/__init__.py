@@ -19,6 +19,7 @@ from matbackprop.parameter import Gradient, Parameter
 from matbackprop.sequential import Sequential
 
 if TYPE_CHECKING:
+    from matbackprop.clipping import clip_norm
     from matbackprop.gradcheck import GradientReport, check_gradient, check_layer, check_model, numerical_gradient
     from matbackprop.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
     from matbackprop.schedules import CosineAnnealingLR, ReduceLROnPlateau, Schedule, StepLR, WarmUp, as_schedule
@@ -53,6 +54,7 @@ __all__ = [
     "check_gradient",
     "check_layer",
     "check_model",
+    "clip_norm",
     "initializers",
     "numerical_gradient",
 ]
@@ -74,6 +76,7 @@ _ON_DEMAND = {
     "check_gradient": "gradcheck",
     "check_layer": "gradcheck",
     "check_model": "gradcheck",
+    "clip_norm": "clipping",
     "numerical_gradient": "gradcheck",
 }
 
