@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from matbackprop.clipping import clip_norm
     from matbackprop.gradcheck import GradientReport, check_gradient, check_layer, check_model, numerical_gradient
     from matbackprop.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+    from matbackprop.penalties import L1, L2
     from matbackprop.schedules import CosineAnnealingLR, ReduceLROnPlateau, Schedule, StepLR, WarmUp, as_schedule
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BCE",
+    "L1",
+    "L2",
     "MSE",
     "SGD",
     "Adam",
@@ -65,6 +68,8 @@ _ON_DEMAND = {
     "AdamW": "optimizers",
     "CosineAnnealingLR": "schedules",
     "GradientReport": "gradcheck",
+    "L1": "penalties",
+    "L2": "penalties",
     "Optimizer": "optimizers",
     "RMSprop": "optimizers",
     "ReduceLROnPlateau": "schedules",
