@@ -253,3 +253,50 @@ def test_a_fresh_result_is_seen() -> None:
     model = network(mb.Tanh)
     x, y, _ = batch(64, 30, np.float64)
     assert requests(lambda: model.value_and_grad(x, y, mb.MSE())) == CALLS
+
+
+OPTIMIZERS = [
+    mb.SGD(0.1),
+    mb.SGD(0.1, momentum=0.9, dampening=0.1, weight_decay=0.1),
+    mb.SGD(0.1, momentum=0.9, nesterov=True),
+    mb.Adam(weight_decay=0.1, amsgrad=True),
+    mb.AdamW(),
+    mb.RMSprop(momentum=0.9, centered=True, weight_decay=0.1),
+]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+@pytest.mark.parametrize("size", [99, 100_000])
+def test_optimizer(optimizer, dtype, size) -> None:
+    """From the second step on: not a number, whether the vectors are the same or, but for the table of numbers, new."""
+    optimizer.reset()
+    parameters, gradients = np.ones((2, size), dtype)
+    assert requests(lambda: optimizer.step(parameters, gradients), calls=20, warm=1) == 0
+    assert remaining(lambda: optimizer.step(parameters, gradients), calls=20, warm=1) == 0
+    assert requests(lambda: optimizer.step(parameters[:], gradients[:]), calls=20, warm=1, least=129) == 0
+
+
+def test_training_step() -> None:
+    """All of a step: gradients, a penalty, clipping, the update, with a rate that changes."""
+    model, optimizer, penalty = network(mb.Tanh), mb.Adam(), mb.L2(1e-3)
+    x, y, _ = batch(64, 30, np.float64)
+    loss, schedule = mb.MSE(), mb.StepLR(1, 0.9)
+    optimizer.lr = schedule.start(1e-3)
+
+    def step() -> None:
+        model.backprop(x, y, loss)
+        penalty.add_to(model)
+        mb.clip_norm(model.gradients, 1e-3)
+        optimizer.step(model.parameters, model.gradients)
+        optimizer.lr = schedule.step()
+
+    assert requests(step, least=17) == 0
+    assert remaining(step) == 0
+
+
+@pytest.mark.parametrize("penalty", [mb.L1(0.1), mb.L2(0.1, biases=True)], ids=repr)
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128])
+def test_penalty(penalty, dtype) -> None:
+    model = network(mb.Tanh, features=3000, dtype=dtype)
+    assert requests(lambda: penalty.add_to(model), least=17) == 0
