@@ -341,3 +341,17 @@ def test_a_loss_of_rows_of_ones_own(rng):
     assert mb.check_model(model, loss, x[:5], y[:5], rng=0)
     with pytest.raises(ValueError, match=r"of shapes \(5, 1\), \(5, 4\)"):
         type("Flat", (Distance,), {"elementwise": lambda self, p, y: (p[:, 0], p)})()(y[:5], y[:5])
+
+
+@kinds
+def test_off_the_real_axis(rng, kind):
+    """The same formulas there: what is real stays what it is, and the gradient is the derivative of the value."""
+    for loss in losses(3):
+        z, y = draw(rng, kind, (4,), 3)
+        value, gradient = loss(z, y), loss.backward()
+        assert loss(z.astype(complex), y) == pytest.approx(value, rel=1e-14)
+        assert_allclose(loss.backward(), gradient, rtol=1e-12, atol=1e-15)
+        z, step, h = z + 0.3j * rng.normal(size=z.shape), rng.normal(size=z.shape), 1e-5
+        slope = (loss(z + h * step, y) - loss(z - h * step, y)) / (2 * h)
+        loss(z, y)
+        assert (loss.backward() * step).sum() == pytest.approx(slope, rel=1e-7, abs=1e-8)
