@@ -20,6 +20,7 @@ from matbackprop.sequential import Sequential
 
 if TYPE_CHECKING:
     from matbackprop.gradcheck import GradientReport, check_gradient, check_layer, check_model, numerical_gradient
+    from matbackprop.interop.scipy import objective
 
 __version__ = "0.1.0"
 
@@ -42,6 +43,7 @@ __all__ = [
     "check_model",
     "initializers",
     "numerical_gradient",
+    "objective",
 ]
 
 #: Names whose modules are imported when they are first asked for, so that importing the package stays cheap.
@@ -51,6 +53,7 @@ _ON_DEMAND = {
     "check_layer": "gradcheck",
     "check_model": "gradcheck",
     "numerical_gradient": "gradcheck",
+    "objective": "interop.scipy",
 }
 
 
