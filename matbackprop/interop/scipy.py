@@ -11,7 +11,7 @@ import numpy as np
 
 from matbackprop.flat import size
 from matbackprop.layer import read_only
-from matbackprop.loss import Loss, as_weight, check_loss
+from matbackprop.loss import Loss, check_loss
 from matbackprop.losses import MSE
 from matbackprop.parallel import as_workers
 from matbackprop.sequential import Sequential
@@ -42,8 +42,9 @@ class Data(NamedTuple):
     weight: Array | None
 
     def astype(self, dtype: type) -> Data:
-        """Return them in another type."""
-        return Data(*(None if array is None else array.astype(dtype) for array in self))  # type: ignore[arg-type]
+        """Return them in another type; classes stay integers."""
+        y = self.y.astype(dtype) if self.y.dtype.kind == "f" else self.y
+        return Data(self.x.astype(dtype), y, None if self.weight is None else self.weight.astype(dtype))
 
 
 def objective(
@@ -70,11 +71,11 @@ def objective(
         Real, with at least one parameter.
     x : array_like, shape (..., in)
     y : array_like, shape (..., out)
-        Both are checked and converted here, once; where they are float64 already they are not copied, so do not change
-        them afterwards.
+        Targets; for `CrossEntropy`, integer classes of shape (...) too. `x` and `y` are checked and converted here,
+        once. Where they are float64 already they are not copied, so do not change them afterwards.
     loss : Loss
     sample_weight : array_like, optional
-        Multiplies each element's loss; anything that broadcasts to the shape of `y`.
+        As in `Sequential.backprop`.
     penalty : L2, L1 or the like, optional
         Added to the loss.
     workers : int, optional
@@ -167,14 +168,16 @@ class ScipyObjective:
         self._check_function()
 
     def _prepare(self, x: Array, y: Array, sample_weight: Array | float | None) -> Data:
-        """Return the data, checked and in float64."""
+        """Return the data, checked and in float64; classes stay integers."""
         dtype = self._model.dtype
-        x, y = as_array(x, "objective: x", dtype), as_array(y, "objective: y", dtype)
+        x, _ = self._model._as_rows(as_array(x, "objective: x", dtype))
         if not x.size:
             raise ValueError(f"objective: x: expected at least one example, got shape {x.shape}")
         check_finite("objective: x", x)
+        shape = (*x.shape[:-1], self._model.output_width(x.shape[-1]))
+        y = self.loss.as_targets(y, shape, dtype, "objective: y")
         check_finite("objective: y", y)
-        weight = None if sample_weight is None else as_weight(sample_weight, y.shape, dtype)
+        weight = None if sample_weight is None else self.loss.as_weight(sample_weight, shape, dtype)
         return Data(np.ascontiguousarray(x), np.ascontiguousarray(y), weight)
 
     def _check_function(self) -> None:
