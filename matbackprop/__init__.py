@@ -11,10 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from matbackprop import initializers
+from matbackprop.cross_entropy import CrossEntropy
 from matbackprop.layer import Layer
 from matbackprop.layers import Linear, ReLU, Sigmoid, Tanh
 from matbackprop.loss import Loss
-from matbackprop.losses import BCE, MSE, BCEWithLogits
+from matbackprop.losses import BCE, MSE, BCEWithLogits, Huber
 from matbackprop.parameter import Gradient, Parameter
 from matbackprop.sequential import Sequential
 
@@ -28,8 +29,10 @@ __all__ = [
     "BCE",
     "MSE",
     "BCEWithLogits",
+    "CrossEntropy",
     "Gradient",
     "GradientReport",
+    "Huber",
     "Layer",
     "Linear",
     "Loss",
