@@ -20,15 +20,25 @@ from matbackprop.parameter import Gradient, Parameter
 from matbackprop.sequential import Sequential
 
 if TYPE_CHECKING:
+    from matbackprop.clipping import clip_norm
     from matbackprop.gradcheck import GradientReport, check_gradient, check_layer, check_model, numerical_gradient
     from matbackprop.interop.scipy import objective
+    from matbackprop.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+    from matbackprop.penalties import L1, L2
+    from matbackprop.schedules import CosineAnnealingLR, ReduceLROnPlateau, Schedule, StepLR, WarmUp, as_schedule
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BCE",
+    "L1",
+    "L2",
     "MSE",
+    "SGD",
+    "Adam",
+    "AdamW",
     "BCEWithLogits",
+    "CosineAnnealingLR",
     "CrossEntropy",
     "Gradient",
     "GradientReport",
@@ -36,14 +46,22 @@ __all__ = [
     "Layer",
     "Linear",
     "Loss",
+    "Optimizer",
     "Parameter",
+    "RMSprop",
     "ReLU",
+    "ReduceLROnPlateau",
+    "Schedule",
     "Sequential",
     "Sigmoid",
+    "StepLR",
     "Tanh",
+    "WarmUp",
+    "as_schedule",
     "check_gradient",
     "check_layer",
     "check_model",
+    "clip_norm",
     "initializers",
     "numerical_gradient",
     "objective",
@@ -51,10 +69,24 @@ __all__ = [
 
 #: Names whose modules are imported when they are first asked for, so that importing the package stays cheap.
 _ON_DEMAND = {
+    "Adam": "optimizers",
+    "AdamW": "optimizers",
+    "CosineAnnealingLR": "schedules",
     "GradientReport": "gradcheck",
+    "L1": "penalties",
+    "L2": "penalties",
+    "Optimizer": "optimizers",
+    "RMSprop": "optimizers",
+    "ReduceLROnPlateau": "schedules",
+    "SGD": "optimizers",
+    "Schedule": "schedules",
+    "StepLR": "schedules",
+    "WarmUp": "schedules",
+    "as_schedule": "schedules",
     "check_gradient": "gradcheck",
     "check_layer": "gradcheck",
     "check_model": "gradcheck",
+    "clip_norm": "clipping",
     "numerical_gradient": "gradcheck",
     "objective": "interop.scipy",
 }

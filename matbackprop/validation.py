@@ -27,6 +27,7 @@ __all__ = [
     "check_features",
     "check_finite",
     "check_interval",
+    "check_vector",
     "describe",
 ]
 
@@ -294,6 +295,23 @@ def check_features(who: str, shape: tuple[int, ...], width: int | None) -> None:
     elif len(shape) == 1 and width == 1:
         hint = "; a column of examples is x[:, None]"
     raise ValueError(f"{who}: expected inputs of {width} features, shape (N, {width}), got shape {shape}{hint}")
+
+
+def check_vector(name: str, value: object, fix: str) -> None:
+    """Check that a value is a flat vector that a model could own: 1-D, and of one of `DTYPES`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not.
+    """
+    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected a NumPy vector, got {describe(value)}; {fix}")
+    if value.dtype not in DTYPES:
+        names = ", ".join(sorted({dtype.name for dtype in DTYPES}))
+        raise TypeError(f"{name}: expected one of {names}, got {describe(value)}; {fix}")
+    if value.ndim != 1:
+        raise ValueError(f"{name}: expected one flat vector, shape (P,), got {describe(value)}; {fix}")
 
 
 def check_finite(name: str, values: Array) -> None:
