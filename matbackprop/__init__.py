@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from matbackprop import initializers
 from matbackprop.cross_entropy import CrossEntropy
+from matbackprop.dropout import Dropout
 from matbackprop.layer import Layer
 from matbackprop.layers import Linear, ReLU, Sigmoid, Tanh
 from matbackprop.loss import Loss
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from matbackprop.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
     from matbackprop.penalties import L1, L2
     from matbackprop.schedules import CosineAnnealingLR, ReduceLROnPlateau, Schedule, StepLR, WarmUp, as_schedule
+    from matbackprop.training import Checkpoint, Diverged, EarlyStopping, Epoch, History, accuracy, fit
 
 __version__ = "0.1.0"
 
@@ -38,10 +40,16 @@ __all__ = [
     "Adam",
     "AdamW",
     "BCEWithLogits",
+    "Checkpoint",
     "CosineAnnealingLR",
     "CrossEntropy",
+    "Diverged",
+    "Dropout",
+    "EarlyStopping",
+    "Epoch",
     "Gradient",
     "GradientReport",
+    "History",
     "Huber",
     "Layer",
     "Linear",
@@ -57,11 +65,13 @@ __all__ = [
     "StepLR",
     "Tanh",
     "WarmUp",
+    "accuracy",
     "as_schedule",
     "check_gradient",
     "check_layer",
     "check_model",
     "clip_norm",
+    "fit",
     "initializers",
     "numerical_gradient",
     "objective",
@@ -71,8 +81,13 @@ __all__ = [
 _ON_DEMAND = {
     "Adam": "optimizers",
     "AdamW": "optimizers",
+    "Checkpoint": "training",
     "CosineAnnealingLR": "schedules",
+    "Diverged": "training",
+    "EarlyStopping": "training",
+    "Epoch": "training",
     "GradientReport": "gradcheck",
+    "History": "training",
     "L1": "penalties",
     "L2": "penalties",
     "Optimizer": "optimizers",
@@ -82,11 +97,13 @@ _ON_DEMAND = {
     "Schedule": "schedules",
     "StepLR": "schedules",
     "WarmUp": "schedules",
+    "accuracy": "training",
     "as_schedule": "schedules",
     "check_gradient": "gradcheck",
     "check_layer": "gradcheck",
     "check_model": "gradcheck",
     "clip_norm": "clipping",
+    "fit": "training",
     "numerical_gradient": "gradcheck",
     "objective": "interop.scipy",
 }

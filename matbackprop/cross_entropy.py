@@ -208,7 +208,7 @@ class CrossEntropy(Loss):
             yield from _of_weights(z, u, sums, value, delta, empty)
 
     def _weigh(self, t: Array, u: Array, empty: Empty) -> Iterable[Call]:
-        """u = w ⊙ ((1 - ε) t + ε/C)."""
+        """Yield the calls for u = w ⊙ ((1 - ε) t + ε/C)."""
         classes = u.shape[1]
         w = np.ones(classes) if self._class_weight is None else self._class_weight
         share, rest = ((part * w).astype(u.dtype) for part in (1 - self._smoothing, self._smoothing / classes))

@@ -147,6 +147,10 @@ class Layer(ABC):
         """Return the number of features that come out where `width` go in. The same, unless overridden."""
         return width
 
+    def waits(self) -> bool:
+        """Return whether `initialize` has something to draw."""
+        return bool(self.drawn) and not self._parameters
+
     def initialize(self, rule: str | None = None, rng: np.random.Generator | None = None) -> None:
         """Draw the parameters that were not yet drawn. A layer that draws none has nothing to do here."""
 

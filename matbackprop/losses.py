@@ -70,10 +70,10 @@ class MSE(Loss):
 class Huber(Loss):
     """Huber's loss, ℓ = e²/2 where the error e = ŷ - y is within ±δ, and δ (|e| - δ/2) beyond; Δ is e limited to ±δ.
 
-    A parabola that goes on as its tangents: an outlier pulls with the force δ, however far out it is. With c = e limited
-    to [-δ, δ], both branches are ℓ = c (e - c/2): for c = e that is e²/2, for c = ±δ it is δ (|e| - δ/2). They meet
-    with one slope: ∂ℓ/∂ŷ = e = ±δ at e = ±δ from both sides, so that the gradient has a kink there and no jump. For
-    complex steps, the real part decides the branch.
+    A parabola that goes on as its tangents: an outlier pulls with the force δ, however far out it is. With c = e
+    limited to [-δ, δ], both branches are ℓ = c (e - c/2): for c = e that is e²/2, for c = ±δ it is δ (|e| - δ/2). They
+    meet with one slope, ±δ at e = ±δ from either side, so that the gradient has a kink there and no jump. For complex
+    steps, the real part decides the branch.
 
     Parameters
     ----------

@@ -88,6 +88,8 @@ class Sequential(Chain):
     def forward(self, x: Array, out: Array | None = None) -> Array:
         """Return the model's output, and let each layer keep what `backward` needs.
 
+        It is a pass made to train: a `Dropout` drops. `predict` is the one for evaluation.
+
         Parameters
         ----------
         x : array_like, shape (..., in)
@@ -162,7 +164,7 @@ class Sequential(Chain):
         return _deliver(rows, first, input_shape, out)
 
     def predict(self, x: Array, *, workers: int | None = None) -> Array:
-        """Return the model's output and keep nothing: for evaluation.
+        """Return the model's output and keep nothing: for evaluation. A `Dropout` drops nothing.
 
         It works in blocks of rows, so that it needs little memory beyond the result, and may be called from several
         threads at once. (A layer of your own that is not `rowwise` gets the batch in one piece.)
