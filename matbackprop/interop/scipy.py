@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 from math import isfinite
 from threading import Lock
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from matbackprop.layer import read_only
 from matbackprop.loss import Loss, check_loss
 from matbackprop.losses import MSE
 from matbackprop.parallel import as_workers
+from matbackprop.penalties import Penalty
 from matbackprop.sequential import Sequential
 from matbackprop.validation import Array, as_array, check_finite, describe
 
@@ -25,13 +26,6 @@ STEP = 1e-200
 #: The rows on which complex steps are compared with differences once, and the lengths of those differences: where a
 #: difference crosses a kink a shorter one does not, and few rows have few kinks nearby.
 SAMPLE, REACHES = 32, (1e-4, 1e-5, 1e-6, 1e-7)
-
-
-class Penalty(Protocol):
-    """A term of the loss that depends on the parameters alone, such as ``mb.L2``."""
-
-    def add_to(self, model: Sequential) -> float:
-        """Return its value at ``model.parameters``, and add its gradient to ``model.gradients``."""
 
 
 class Data(NamedTuple):
@@ -76,7 +70,7 @@ def objective(
     loss : Loss
     sample_weight : array_like, optional
         As in `Sequential.backprop`.
-    penalty : L2, L1 or the like, optional
+    penalty : L1 or L2, optional
         Added to the loss.
     workers : int, optional
         How many threads share the batch, as in `Sequential.backprop`.
@@ -155,10 +149,8 @@ class ScipyObjective:
         if not model.parameters.size:
             raise ValueError(f"objective: {model!r} has no parameters to optimise")
         check_loss(loss)
-        if penalty is not None and not callable(getattr(penalty, "add_to", None)):
-            raise TypeError(
-                f"objective: penalty: expected one with add_to(model), such as mb.L2, got {describe(penalty)}"
-            )
+        if penalty is not None and not isinstance(penalty, Penalty):
+            raise TypeError(f"objective: penalty: expected an L1 or L2, got {describe(penalty)}")
         self.loss, self.penalty, self.workers = loss, penalty, as_workers(workers)
         self._model = model.astype(np.float64)
         self._x0 = self._model.parameters.copy()
