@@ -156,9 +156,8 @@ def compare(title: str, parts: list[Data], settings: Settings, seeds: int) -> No
     for name, found in accuracies.items():
         median = statistics.median(seconds[name])
         spread = f"{min(found):.4f}-{max(found):.4f}"
-        print(
-            f"{name:<18} {statistics.mean(found):>8.4f} {spread:>15} {median:>8.2f} {median / base:>6.2f}", flush=True
-        )
+        mean, cpu = statistics.mean(found), statistics.median(processor[name])
+        print(f"{name:<18} {mean:>8.4f} {spread:>15} {median:>8.2f} {median / base:>6.2f} {cpu:>7.2f}", flush=True)
 
 
 def main() -> None:

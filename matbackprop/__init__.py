@@ -22,6 +22,7 @@ from matbackprop.sequential import Sequential
 
 if TYPE_CHECKING:
     from matbackprop.clipping import clip_norm
+    from matbackprop.files import load, save
     from matbackprop.gradcheck import GradientReport, check_gradient, check_layer, check_model, numerical_gradient
     from matbackprop.interop.scipy import objective
     from matbackprop.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
@@ -73,8 +74,10 @@ __all__ = [
     "clip_norm",
     "fit",
     "initializers",
+    "load",
     "numerical_gradient",
     "objective",
+    "save",
 ]
 
 #: Names whose modules are imported when they are first asked for, so that importing the package stays cheap.
@@ -104,8 +107,10 @@ _ON_DEMAND = {
     "check_model": "gradcheck",
     "clip_norm": "clipping",
     "fit": "training",
+    "load": "files",
     "numerical_gradient": "gradcheck",
     "objective": "interop.scipy",
+    "save": "files",
 }
 
 
