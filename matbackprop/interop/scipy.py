@@ -213,7 +213,7 @@ class ScipyObjective:
         """Return the Hessian at `p` times `v`, exact to rounding.
 
         By a complex step through the gradient, H v = Im ∇L(p + i h v) / h with h = 1e-200: no difference is taken, so
-        no digits are lost, and no kink of ReLU is crossed. It costs about 3 (ReLU) to 5 (Tanh) gradients, on a complex
+        no digits are lost, and no kink of ReLU is crossed. It costs 3 (ReLU) to 7 (Sigmoid) gradients, on a complex
         copy of model and data that is made at the first call. That call also compares one product, on a few rows,
         with differences of the gradient, since some functions take complex numbers and give a wrong derivative.
 
