@@ -19,8 +19,8 @@ from matbackprop.parameter import Gradient, Parameter
 from matbackprop.sequential import Sequential
 
 if TYPE_CHECKING:
-    from matbackprop.worked import WorkedExample, explain
     from matbackprop.gradcheck import GradientReport, check_gradient, check_layer, check_model, numerical_gradient
+    from matbackprop.worked import WorkedExample, explain
 
 __version__ = "0.1.0"
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from matbackprop.worked.steps import Step
 from matbackprop.layer import Layer
+from matbackprop.worked.steps import Step
 
 if TYPE_CHECKING:
     from matbackprop.worked.paths import Paths

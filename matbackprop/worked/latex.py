@@ -50,13 +50,13 @@ PREAMBLE = r"""\documentclass[a4paper,fleqn]{article}
 
 
 def text(value: str) -> str:
-    """Return plain text for LaTeX's text mode; what is not ASCII goes through math mode, or becomes a question mark.
+    r"""Return plain text for LaTeX's text mode; what is not ASCII goes through math mode, or becomes a question mark.
 
     Examples
     --------
     >>> from matbackprop.worked.latex import text
     >>> text("100% of W_1 → Ŷ")
-    '100\\\\% of W\\\\_1 $\\\\to $ $\\\\hat{Y}$'
+    '100\\% of W\\_1 $\\to $ $\\hat{Y}$'
     """
     return "".join(ESCAPES.get(c, c) if c.isascii() else f"${_letter(c)}$" for c in value)
 
@@ -76,14 +76,14 @@ def _letter(letter: str) -> str:
 
 
 def math(node: Symbol | Formula | Node) -> str:
-    """Return a symbol or formula for math mode.
+    r"""Return a symbol or formula for math mode.
 
     Examples
     --------
     >>> from matbackprop.worked.latex import math
     >>> from matbackprop.worked.notation import Formula, Symbol, Term
     >>> print(math(Formula("{w} ⊙ e^-2", {"w": Term(Symbol("W", "1"))})))
-    W_{1} \\odot e^{-2}
+    W_{1} \odot e^{-2}
     """
     match node:
         case Symbol(letter=letter, index=index, mark=mark, over=over):

@@ -82,9 +82,8 @@ def _row(parts: tuple[Node, ...]) -> str:
     result: list[str] = []
     for before, part in zip((None, *parts), parts, strict=False):
         call = isinstance(before, Name) and isinstance(part, Group)
-        if before is not None and not isinstance(before, Op) and not isinstance(part, Op) and not call:
-            result.append(SPACE)
-        elif before == Op("Σ"):
+        factors = not isinstance(before, Op | None) and not isinstance(part, Op) and not call
+        if factors or before == Op("Σ"):
             result.append(SPACE)
         result.append(math(part))
     return "".join(result)

@@ -107,7 +107,7 @@ class Frac:
 Node = Term | Name | Op | Matrix | Row | Group | Sup | Frac
 
 TOKEN = re.compile(r"\{[^{}]*\}|\d+(?:\.\d+)?|[A-Za-z][A-Za-z0-9_.]*|\S")
-SUPERSCRIPTS = {"ᵀ": Op("ᵀ"), "²": Name("2"), "³": Name("3")}
+SUPERSCRIPTS: dict[str, Node] = {"ᵀ": Op("ᵀ"), "²": Name("2"), "³": Name("3")}
 CLOSING = {"(": ")", "[": "]"}
 
 

@@ -120,10 +120,10 @@ def with_rich(example: WorkedExample, width: int) -> str:
     """
     from io import StringIO
 
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from rich.box import SIMPLE_HEAD  # type: ignore[import-not-found, unused-ignore]
+    from rich.console import Console  # type: ignore[import-not-found, unused-ignore]
+    from rich.table import Table  # type: ignore[import-not-found, unused-ignore]
+    from rich.text import Text  # type: ignore[import-not-found, unused-ignore]
 
     width = max(width, NARROWEST)
     shapes = max(len(_shape(step)) for step in example)
