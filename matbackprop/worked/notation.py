@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from matbackprop.validation import Array
 
 __all__ = ["Formula", "Frac", "Group", "Matrix", "Name", "Node", "Op", "Row", "Sup", "Symbol", "Term", "parse"]
@@ -256,10 +258,13 @@ def _substitute(node: Node, found: list[int]) -> Node | None:
     match node:
         case Term(value=value):
             found[0] += 1
-            return None if value is None else Matrix(value)
+            bare = value is None or value.ndim or np.iscomplexobj(value) or not value < 0
+            return None if value is None else Matrix(value) if bare else Group("(", Row((Matrix(value),)))
         case Sup(base=Term(value=value), above=Op("ᵀ")):
             found[0] += 1
             return None if value is None else Matrix(value.T)
+        case Row(parts=(Op("∂"), *_)):
+            return None  # no number stands for both ends of a derivative
         case Row(parts=parts):
             new = [_substitute(part, found) for part in parts]
             return None if None in new else Row(tuple(part for part in new if part is not None))
