@@ -89,7 +89,7 @@ def math(node: Symbol | Formula | Node) -> str:
         case Symbol(letter=letter, index=index, mark=mark, over=over):
             if letter == "1":
                 return r"\mathbf{1}"
-            own = _letter(letter) + (f"_{{{index}}}" if index else "") + ("^{+}" if mark else "")
+            own = _letter(letter).strip() + (f"_{{{index}}}" if index else "") + ("^{+}" if mark else "")
             return own if over is None else rf"\frac{{\partial {math(over)}}}{{\partial {own}}}"
         case Formula(tree=tree):
             return math(tree)
