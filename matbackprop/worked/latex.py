@@ -21,7 +21,7 @@ __all__ = ["document", "math", "matrix", "sides", "text"]
 SIGNS = {
     "⊙": r"\odot ", "·": r"\cdot ", "Σ": r"\sum ", "∂": r"\partial ", "ᵀ": r"\top", "∞": r"\infty ", "−": "-",
     "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "×": r"\times ", "∈": r"\in ", "→": r"\to ", "√": r"\surd ",
-    "∑": r"\sum ", "⁺": "+", "…": r"\dots ", "∇": r"\nabla ",
+    "∑": r"\sum ", "∏": r"\prod ", "⁺": "+", "…": r"\dots ", "∇": r"\nabla ",
 }  # fmt: skip
 GREEK = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ζ": "zeta", "η": "eta", "θ": "theta",
@@ -40,7 +40,6 @@ PREAMBLE = r"""\documentclass[a4paper,fleqn]{article}
 \usepackage{amsmath}
 \usepackage{lmodern}
 \usepackage{xcolor}
-\allowdisplaybreaks
 \setlength{\parindent}{0pt}
 \begin{document}
 \setlength{\abovedisplayskip}{3pt}

@@ -15,7 +15,7 @@ import numpy as np
 
 from matbackprop.validation import Array
 
-__all__ = ["Formula", "Frac", "Group", "Matrix", "Name", "Node", "Op", "Row", "Sup", "Symbol", "Term", "parse"]
+__all__ = ["SIGNS", "Formula", "Frac", "Group", "Matrix", "Name", "Node", "Op", "Row", "Sup", "Symbol", "Term", "parse"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ Node = Term | Name | Op | Matrix | Row | Group | Sup | Frac
 
 TOKEN = re.compile(r"\{[^{}]*\}|\d+(?:\.\d+)?|[A-Za-z][A-Za-z0-9_.]*|\S")
 SUPERSCRIPTS: dict[str, Node] = {"ᵀ": Op("ᵀ"), "²": Name("2"), "³": Name("3")}
+SIGNS = {"Σ", "∑", "∏"}  # letters to Python
 CLOSING = {"(": ")", "[": "]"}
 
 
@@ -188,7 +189,7 @@ class _Parser:
             node = self.terms[token[1:-1]]
         elif token == "∂" and self.next():
             return Row((Op("∂"), self.atom()))
-        elif token[0].isalnum():
+        elif token[0].isalnum() and token not in SIGNS:
             node = Name(token)
         else:
             return Op(token)
