@@ -42,7 +42,7 @@ def draw(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("plot: needs matplotlib; pip install 'matbackprop[viz]'") from error
-    if not isinstance(direction, str) or direction not in ARROWS:
+    if direction not in tuple(ARROWS):
         raise ValueError(f"plot: direction is one of {', '.join(map(repr, ARROWS))}, got {describe(direction)}")
     if ax is not None and not isinstance(ax, Axes):
         raise TypeError(f"plot: ax: expected matplotlib axes, got {describe(ax)}")

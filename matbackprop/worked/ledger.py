@@ -17,11 +17,14 @@ from matbackprop.worked.example import Stage
 from matbackprop.worked.notation import Formula, Symbol, Term
 from matbackprop.worked.steps import Step, as_matrix, freeze, is_small
 
-__all__ = ["LOSS", "PREDICTION", "Ledger"]
+__all__ = ["LOSS", "PREDICTION", "Ledger", "stated"]
 
 LOSS, PREDICTION, TARGET, WEIGHT = Symbol("L"), Symbol("Ŷ"), Symbol("Y"), Symbol("w")
 #: Letters that a parameter of a user's cannot have.
 TAKEN = {"A", "Z", "L", "X", "Y", "Ŷ", "Δ", "w", "n", "η", "1"}
+
+#: The methods in which a layer or loss computes.
+COMPUTING = ("forward", "backward", "forward_steps", "backward_steps", "elementwise", "steps")
 
 
 class Ledger:
@@ -41,15 +44,14 @@ class Ledger:
         self.model, self.loss = model, loss
         x = as_array(x, "explain: x", model.dtype)
         self.x = x.reshape(prod(x.shape[:-1]), x.shape[-1])
-        y = np.asarray(y)
-        # Targets may be of another width than x, or classes, one a row.
-        self.y = y.reshape(len(self.x), *y.shape[x.ndim - 1 :])
-        if self.y.dtype.kind not in "biu" or self.y.ndim == 2:
-            self.y = as_array(self.y, "explain: y", model.dtype)
+        outputs = model.output_width(x.shape[-1])
+        shape = (*x.shape[:-1], outputs)
+        targets = loss.as_targets(y, shape, model.dtype, "explain: y")
+        self.y = targets.reshape(len(self.x), *targets.shape[x.ndim - 1 :])
+        self.losses = loss.loss_shape((len(self.x), outputs))  # their shape
         self.weight: Array | None = None
         if sample_weight is not None:
-            weight = as_array(sample_weight, "explain: sample_weight", model.dtype)
-            self.weight = np.broadcast_to(weight, y.shape).reshape(self.y.shape)
+            self.weight = loss.as_weight(sample_weight, shape, model.dtype).reshape(self.losses)
         self.notes: list[str] = []
         if x.ndim == 1:
             self.notes.append("One example, written as a batch of one row.")
@@ -119,7 +121,7 @@ class Ledger:
 
     def formula(self, stage: Stage, key: str, default: str | None) -> Formula | None:
         """Return one of a layer's formulas, bound to the quantities of its stage."""
-        template = _formulas(stage.layer, ("forward", "backward", "forward_steps", "backward_steps")).get(key, default)
+        template = stated(stage.layer).get(key, default)
         if template is None:
             return None
         terms = {"1": Term(Symbol("1"), _ones(len(self.x))), "x": self.term(stage.input)}
@@ -130,12 +132,12 @@ class Ledger:
 
     def loss_formula(self, key: str, default: str, start: str) -> Formula:
         """Return one of the loss's formulas, over all elements."""
-        template = _formulas(self.loss, ("elementwise", "steps")).get(key, default)
+        template = stated(self.loss).get(key, default)
         prediction = self.steps[self.stages[-1].output].value
         terms = {
             "y_pred": Term(PREDICTION, prediction if is_small(prediction) else None),
             "y_true": self.term("Y") if self.y.shape == prediction.shape else Term(TARGET),
-            "n": Term(Symbol("n"), np.asarray(self.y.size)),
+            "n": Term(Symbol("n"), np.asarray(self.loss.divisor(self.y, prod(self.losses)))),
         }
         who = f"{self.loss!r}: formulas[{key!r}]"
         if Formula(template, terms, who).has_sum and (start or self.weight is not None or self.mean):
@@ -171,13 +173,13 @@ def _ones(rows: int) -> Array | None:
     return ones if is_small(ones) else None
 
 
-def _formulas(owner: Layer | Loss, passes: tuple[str, ...]) -> Mapping[str, str]:
+def stated(owner: Layer | Loss) -> Mapping[str, str]:
     """Return the formulas of a layer or loss, unless they are a parent's and the computation its own."""
     if "formulas" in vars(owner):
         return owner.formulas
     for cls in type(owner).__mro__:
         if "formulas" in vars(cls):
             break
-        if any(name in vars(cls) for name in passes):
+        if any(name in vars(cls) for name in COMPUTING):
             return {}
     return owner.formulas

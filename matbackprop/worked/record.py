@@ -12,7 +12,7 @@ from matbackprop.loss import Loss, check_loss
 from matbackprop.sequential import Sequential
 from matbackprop.validation import Array, as_tolerance, describe
 from matbackprop.worked.example import Stage, WorkedExample
-from matbackprop.worked.ledger import LOSS, PREDICTION, Ledger
+from matbackprop.worked.ledger import LOSS, PREDICTION, Ledger, stated
 from matbackprop.worked.notation import Formula, Symbol, Term
 
 __all__ = ["explain"]
@@ -107,7 +107,8 @@ class _Recorder(Ledger):
             rows = as_result(layer, "forward", layer.forward(read_only(rows)), wanted, self.x.dtype)
             left: list[Symbol | Formula] = [PREDICTION] if stage is self.stages[-1] else []
             right = self.formula(stage, "forward", f"{type(layer).__name__}({{x}})")
-            self.add("forward", self.symbols[stage.output], rows, left=left, right=right, layer=stage.label)
+            note = stated(layer).get("note", "")
+            self.add("forward", self.symbols[stage.output], rows, left=left, right=right, layer=stage.label, note=note)
 
     def backward(self) -> None:
         """Compute the loss, and run the layers backward from it."""
@@ -118,13 +119,14 @@ class _Recorder(Ledger):
         slope = self.loss_formula("derivative", "∂ℓ/∂{y_pred}", "")
         value = self.loss(prediction, self.y, self.weight)
         delta = self.loss.backward()
+        note = stated(self.loss).get("note", "")
         if fused is None:
-            self.add("loss", LOSS, np.asarray(value, self.x.dtype), right=formula, layer=repr(self.loss))
+            self.add("loss", LOSS, np.asarray(value, self.x.dtype), right=formula, layer=repr(self.loss), note=note)
             self.add_slope(last.output, delta, slope, repr(self.loss), prediction=True)
         else:
             taken = self.steps[last.input].value
             value = fused(taken, self.y, self.weight)
-            note = f"Computed from {last.input}, so that no logarithm of a rounded Ŷ is taken."
+            note = f"{note} Computed from {last.input}, so that no logarithm of a rounded Ŷ is taken.".strip()
             self.add("loss", LOSS, np.asarray(value, self.x.dtype), right=formula, layer=repr(self.loss), note=note)
             self.add_slope(last.output, delta, slope, repr(self.loss), prediction=True)
             self.add_derivative(last)

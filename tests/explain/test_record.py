@@ -295,6 +295,57 @@ def test_a_sigmoid_alone_is_not_fused():
     assert_allclose(ex["∂L/∂X"].value, ex["A1"].value - 1, rtol=1e-15)
 
 
+# Losses of a row, and layers that draw
+
+
+@pytest.mark.parametrize("shape", [(4,), (), (2, 2)], ids=str)
+@pytest.mark.parametrize("options", [{}, {"class_weight": [1.0, 2.0, 3.0]}, {"label_smoothing": 0.1}], ids=str)
+def test_classes(options, shape, rng, torch):
+    model = mb.Sequential(mb.Linear(2, 3), rng=rng)
+    x, y = rng.normal(size=(*shape, 2)), rng.integers(3, size=shape)
+    weight = rng.uniform(size=shape)
+    loss = mb.CrossEntropy(**options)
+    ex = mb.explain(model, x, y, loss, sample_weight=weight)
+    value, gradient = model.value_and_grad(x, y, loss, sample_weight=weight)
+    assert float(ex["L"]) == value
+    assert_array_equal(np.concatenate([ex["∂L/∂W1"].value.ravel(), ex["∂L/∂b1"].value]), gradient)
+    assert_array_equal(ex["Y"].value, y.ravel())
+    assert ex["w"].shape == (y.size, 1)
+    if not options:
+        assert ex["Δ1"].formula == "Δ1 = ∂L/∂Z1 = ∂L/∂Ŷ = 1/n w ⊙ (softmax Ŷ - T)"
+        assert ex["L"].note.startswith("T: the targets as probabilities")
+        z = torch.tensor(ex["Z1"].value, requires_grad=True)
+        each = torch.nn.functional.cross_entropy(z, torch.tensor(y.ravel()), reduction="none")
+        (each * torch.tensor(weight.ravel())).mean().backward()
+        assert_allclose(ex["Δ1"].value, z.grad.numpy(), rtol=1e-12)
+    assert_allclose(ex.paths("W1", 1, 0).total, ex["∂L/∂W1"].value[1, 0], rtol=1e-12)
+    assert "softmax" in str(ex) + ex.to_latex() + ex.to_html()
+
+
+def test_huber(rng):
+    model = mb.Sequential(mb.Linear(2, 1), rng=rng)
+    ex = mb.explain(model, np.ones((2, 2)), [[0.1], [9.0]], mb.Huber(delta=0.5))
+    assert ex["Δ1"].formula == "Δ1 = ∂L/∂Z1 = ∂L/∂Ŷ = 1/n min(max(Ŷ - Y, -0.5), 0.5)"
+    assert ex["L"].note == "C is the error Ŷ - Y limited to ±0.5."
+
+
+def test_the_mask_of_a_dropout(rng):
+    model = mb.Sequential(mb.Linear(2, 8), mb.Dropout(0.5, rng=3), mb.Linear(8, 1), rng=0)
+    x, y = rng.normal(size=(2, 2)), rng.normal(size=(2, 1))
+    state = model[1].rng.bit_generator.state
+    ex = mb.explain(model, x, y, mb.MSE())
+    assert model[1].rng.bit_generator.state == state  # the model draws as if nothing had been
+    mask = ex["∂A1/∂Z1"].value
+    assert set(np.unique(mask)) == {0.0, 2.0}
+    assert_array_equal(ex["A1"].value, ex["Z1"].value * mask)
+    assert_array_equal(ex["Δ1"].value, ex["∂L/∂A1"].value * mask)
+    assert ex["A1"].formula == "A1 = Z1 ⊙ M"
+    value, gradient = model.value_and_grad(x, y, mb.MSE())  # with the same mask
+    assert float(ex["L"]) == value
+    assert_array_equal(ex["∂L/∂W1"].value.ravel(), gradient[:16])
+    assert_allclose(ex.paths("W1", 3, 1).total, ex["∂L/∂W1"].value[3, 1], rtol=1e-12)
+
+
 # Layers and losses of a user's
 
 
@@ -394,8 +445,8 @@ def test_a_formula_that_cannot_be_read(template, why):
         ({"x": np.zeros((1, 4))}, ValueError, "expected inputs of 3 features"),
         ({"x": "text"}, TypeError, "expected an array of numbers"),
         ({"x": None}, TypeError, "expected an array of numbers, got None"),
-        ({"y": np.zeros((1, 3))}, ValueError, "y_true must have the shape of the predictions"),
-        ({"y": np.zeros(2)}, ValueError, "y_true must have the shape of the predictions"),
+        ({"y": np.zeros((1, 3))}, ValueError, "backprop: y must have the shape of the predictions"),
+        ({"y": np.zeros(2)}, ValueError, "backprop: y must have the shape of the predictions"),
         ({"y": [["a", "b"]]}, TypeError, "expected an array of numbers"),
         ({"sample_weight": np.zeros(3)}, ValueError, "sample_weight: expected something that broadcasts"),
         ({"sample_weight": np.nan}, ValueError, "sample_weight: expected finite numbers"),
