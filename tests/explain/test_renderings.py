@@ -147,6 +147,17 @@ def test_text_on_the_blackboard():
     assert "= [3.7183] ⊙ [0.19661] = 1/1 ([0.73106] - [0]) = [0.73106]\n" in text
 
 
+@pytest.mark.parametrize(
+    ("loss", "y", "count"), [(mb.MSE(), np.zeros((2, 3)), 6), (mb.CrossEntropy(), [0, 1], 2)], ids=["MSE", "CE"]
+)
+def test_what_the_mean_divides_by(loss, y, count):
+    ex = mb.explain(mb.Sequential(mb.Linear(2, 3), rng=0), np.ones((2, 2)), y, loss)
+    assert "= 1/n " in ex["Δ1"].formula
+    delta = ex["Δ1"].right
+    assert canvas.formula(delta.tree.parts[0])[0] == ["1/n"]
+    assert float(delta.terms["n"].value) == count
+
+
 def test_large_arrays_are_shape_range_and_shades(rng):
     ex = large(rng)
     text = ex.to_text(80)
