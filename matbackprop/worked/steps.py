@@ -57,7 +57,7 @@ class Step:
     value : numpy.ndarray
         Read-only. A row is an example, as in the model.
     layer : str
-        The layer that computed it, as it prints; empty for what no layer computed.
+        The layer or loss that computed it, "layer 0, Linear(2, 3)"; empty where none did.
     note : str
         What is to be said of it.
     left : tuple of Symbol or Formula

@@ -221,7 +221,7 @@ def test_markdown(rng):
     assert text.startswith("# Worked example\n\n`Sequential(")
     assert "$$\nZ_{1}\n= A_{0} W_{1}^{\\top}\n= \\begin{bmatrix}" in text
     assert text.count("$$") % 2 == 0
-    assert "``  <Odd & 100% $x_1$ `{}`".replace("``  ", "`` ") in odd(rng).to_markdown()
+    assert "\n`` layer 2, <Odd & 100% $x_1$ `{}` " in odd(rng).to_markdown()
 
 
 # LaTeX
