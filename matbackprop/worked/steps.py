@@ -94,6 +94,8 @@ class Step:
     @property
     def boards(self) -> list[Row]:
         """The formulas with numbers in place of their quantities, where those are small enough to be written out."""
+        if not is_small(self.value):
+            return []
         formulas = (side for side in self.sides if isinstance(side, Formula))
         return [side.numbers for side in formulas if side.numbers is not None]
 

@@ -30,6 +30,13 @@ def large(rng, rows=30):
     return mb.explain(model, rng.normal(size=(rows, 20)), rng.normal(size=(rows, 2)), mb.MSE())
 
 
+def wide(rng):
+    """Matrices as large as they are written out, of numbers as wide as they are printed."""
+    model = mb.Sequential(mb.Linear(4, 4), mb.Tanh(), mb.Linear(4, 4), mb.Sigmoid(), rng=rng)
+    model.parameters *= 1e-3
+    return mb.explain(model, -1e-5 * rng.uniform(size=(4, 4)), rng.uniform(size=(4, 4)), mb.BCE(), lr=0.1)
+
+
 def odd(rng):
     """A model with a name that every format has to escape, and values that every format has to print."""
     Odd = type("Odd_Layer", (Leak,), {"__repr__": lambda self: "<Odd & 100% $x_1$ `{}` \\ ~^#>"})
@@ -235,7 +242,7 @@ def balanced(text):
     return depth == 0
 
 
-@pytest.mark.parametrize("make", [*(lambda rng, n=n: explained(n) for n in NETWORKS), large, odd])
+@pytest.mark.parametrize("make", [*(lambda rng, n=n: explained(n) for n in NETWORKS), large, odd, wide])
 def test_latex_is_sound(make, rng):
     ex = make(rng)
     text = ex.to_latex()
@@ -249,7 +256,7 @@ def test_latex_is_sound(make, rng):
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs a TeX")
-@pytest.mark.parametrize("make", [lambda rng: explained("relu-bce-2-2-3-1"), large, odd])
+@pytest.mark.parametrize("make", [lambda rng: explained("relu-bce-2-2-3-1"), large, odd, wide])
 def test_latex_compiles(make, rng, tmp_path):
     (tmp_path / "example.tex").write_text(make(rng).to_latex(), "ascii")
     run = subprocess.run(
@@ -265,7 +272,7 @@ def test_latex_compiles(make, rng, tmp_path):
 # HTML
 
 
-@pytest.mark.parametrize("make", [*(lambda rng, n=n: explained(n) for n in NETWORKS), large, odd])
+@pytest.mark.parametrize("make", [*(lambda rng, n=n: explained(n) for n in NETWORKS), large, odd, wide])
 def test_html_is_sound_and_self_contained(make, rng):
     ex = make(rng)
     part = ex._repr_html_()
