@@ -116,6 +116,10 @@ class Dropout(SteppedLayer):
         if self._rng is None:
             self._rng = as_rng(None) if rng is None else rng.spawn(1)[0]
 
+    def config(self) -> dict[str, Any]:
+        """Return p. The generator is part of a run, and not of the model."""
+        return {"p": self._p}
+
     def waits(self) -> bool:
         """Return whether there is no generator yet."""
         return self._rng is None
@@ -130,10 +134,11 @@ class Dropout(SteppedLayer):
     def forward_steps(self, x: Array, out: Array, empty: Empty) -> Iterable[Call]:
         """A = Z ⊙ M."""
         mask, noise = self._mask(x.shape, x.dtype), empty(x.shape, np.float32)
+        scale = np.asarray(1 / (1 - np.longdouble(self._p)), x.dtype)
         yield call(self.forget)  # the M of an earlier pass is about to go
         yield call(self._draw, noise)
-        yield call(np.greater_equal, noise, np.float32(self._p), mask)
-        yield call(np.multiply, mask, np.asarray(1 / (1 - self._p), x.dtype), mask)
+        yield call(np.greater_equal, noise, np.asarray(self._p, np.float32), mask)
+        yield call(np.multiply, mask, scale, mask)
         yield call(np.multiply, x, mask, out)
 
     def backward_steps(self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty) -> Iterable[Call]:
