@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matbackprop.penalties import L1, L2
     from matbackprop.schedules import CosineAnnealingLR, ReduceLROnPlateau, Schedule, StepLR, WarmUp, as_schedule
     from matbackprop.training import Checkpoint, Diverged, EarlyStopping, Epoch, History, accuracy, fit
+    from matbackprop.worked import WorkedExample, explain
 
 __version__ = "0.1.0"
 
@@ -66,12 +67,14 @@ __all__ = [
     "StepLR",
     "Tanh",
     "WarmUp",
+    "WorkedExample",
     "accuracy",
     "as_schedule",
     "check_gradient",
     "check_layer",
     "check_model",
     "clip_norm",
+    "explain",
     "fit",
     "initializers",
     "load",
@@ -100,12 +103,14 @@ _ON_DEMAND = {
     "Schedule": "schedules",
     "StepLR": "schedules",
     "WarmUp": "schedules",
+    "WorkedExample": "worked",
     "accuracy": "training",
     "as_schedule": "schedules",
     "check_gradient": "gradcheck",
     "check_layer": "gradcheck",
     "check_model": "gradcheck",
     "clip_norm": "clipping",
+    "explain": "worked",
     "fit": "training",
     "load": "files",
     "numerical_gradient": "gradcheck",

@@ -12,7 +12,7 @@ The second is p - u where the weights of a row sum to 1. Both are computed from 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from functools import partial as call
 from typing import Any, ClassVar
 
@@ -106,6 +106,21 @@ class CrossEntropy(Loss):
                     "sample_weight of 0"
                 )
             self._class_weight = weight
+
+    @property
+    def formulas(self) -> Mapping[str, str]:  # type: ignore[override]
+        """ℓ = -Σ_c u_c log p_c and ∂ℓ/∂z = (Σ_c u_c) p - u, with p = softmax z and u = w ⊙ ((1 - ε) t + ε/C)."""
+        if self._smoothing or self._class_weight is not None:
+            return {
+                "loss": "-U ⊙ log softmax {y_pred}",
+                "derivative": "(Σ U) ⊙ softmax {y_pred} - U",
+                "note": "U: the targets as probabilities, one row each, smoothed and weighted by class.",
+            }
+        return {
+            "loss": "-T ⊙ log softmax {y_pred}",
+            "derivative": "softmax {y_pred} - T",
+            "note": "T: the targets as probabilities, one row each; of a class, 1 in its column.",
+        }
 
     @property
     def label_smoothing(self) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial as call
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -84,6 +85,10 @@ class Dropout(SteppedLayer):
     keeps_output: ClassVar[bool] = False
     in_place: ClassVar[bool] = True
     rowwise: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
+    formulas: Mapping[str, str] = MappingProxyType(
+        {"forward": "{x} ⊙ M", "derivative": "M", "note": "M: the mask of this pass, which prediction does without."}
+    )
     _rng: np.random.Generator | None
 
     def __init__(self, p: float = 0.5, *, rng: int | np.random.Generator | None = None) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import cmath
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -51,6 +52,10 @@ class Loss:
     rowwise: ClassVar[bool] = False
     #: Whether ℓ is one number a row, shape (..., 1), and not one an element. False by default.
     per_row: ClassVar[bool] = False
+    #: What `matbackprop.worked` writes of the loss, in Unicode: "loss" is ℓ, "derivative" ∂ℓ/∂ŷ, with ``{y_pred}`` and
+    #: ``{y_true}``; "through" is ∂ℓ/∂x where `through` has the loss computed from the last layer's input x; "note" says
+    #: what other letters mean.
+    formulas: Mapping[str, str] = MappingProxyType({})
 
     _reduction: str = "mean"  # so that a subclass need not call super().__init__()
     _delta: Array | None = None

@@ -15,8 +15,9 @@ The base class sums, averages and weights.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from functools import partial as call
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -56,6 +57,9 @@ class MSE(Loss):
     """
 
     rowwise: ClassVar[bool] = True
+    formulas: Mapping[str, str] = MappingProxyType(
+        {"loss": "({y_pred} - {y_true})²", "derivative": "2 ({y_pred} - {y_true})"}
+    )
 
     def steps(self, y_pred: Array, y: Array, losses: Array, delta: Array, empty: Empty) -> Iterable[Call]:
         """ℓ = (ŷ - y)², ∂ℓ/∂ŷ = 2 (ŷ - y)."""
@@ -108,6 +112,15 @@ class Huber(Loss):
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
         super().__init__(reduction)
         self._limit = as_positive(delta, "Huber: delta")
+
+    @property
+    def formulas(self) -> Mapping[str, str]:  # type: ignore[override]
+        """ℓ = c (e - c/2) and ∂ℓ/∂ŷ = c, with e = ŷ - y and c = min(max(e, -δ), δ)."""
+        return {
+            "loss": "C ⊙ ({y_pred} - {y_true} - C / 2)",
+            "derivative": f"min(max({{y_pred}} - {{y_true}}, -{self._limit:g}), {self._limit:g})",
+            "note": f"C is the error Ŷ - Y limited to ±{self._limit:g}.",
+        }
 
     @property
     def delta(self) -> float:
@@ -165,6 +178,13 @@ class BCE(Loss):
     """
 
     rowwise: ClassVar[bool] = True
+    formulas: Mapping[str, str] = MappingProxyType(
+        {
+            "loss": "-{y_true} ⊙ log {y_pred} - (1 - {y_true}) ⊙ log(1 - {y_pred})",
+            "derivative": "({y_pred} - {y_true}) / ({y_pred} ⊙ (1 - {y_pred}))",
+            "through": "{y_pred} - {y_true}",
+        }
+    )
 
     def check_values(self, y_pred: Array | None, y: Array) -> None:
         """Check that targets, and predictions where they are given, are probabilities."""
@@ -242,6 +262,19 @@ class BCEWithLogits(Loss):
             if not (weight > 0).all():
                 raise ValueError(f"BCEWithLogits: pos_weight must be positive, got {pos_weight!r}")
             self._pos_weight = weight
+
+    @property
+    def formulas(self) -> Mapping[str, str]:  # type: ignore[override]
+        """ℓ = p y softplus(-z) + (1 - y) softplus(z), ∂ℓ/∂z = (1 - y) σ(z) - p y σ(-z), or σ(z) - y without p."""
+        if self._pos_weight is None:
+            return {
+                "loss": "{y_true} ⊙ softplus(-{y_pred}) + (1 - {y_true}) ⊙ softplus({y_pred})",
+                "derivative": "σ({y_pred}) - {y_true}",
+            }
+        return {
+            "loss": "p {y_true} ⊙ softplus(-{y_pred}) + (1 - {y_true}) ⊙ softplus({y_pred})",
+            "derivative": "(1 - {y_true}) ⊙ σ({y_pred}) - p {y_true} ⊙ σ(-{y_pred})",
+        }
 
     @property
     def pos_weight(self) -> Array | None:
