@@ -25,4 +25,5 @@ def test_readme(capsys) -> None:
     assert report is not None
     assert re.sub(r", [\d.]+ m?s$", "", str(names["report"]), flags=re.MULTILINE) == report[1].strip()
     assert names["dx"].shape == names["x"].shape
+    assert names["paths"].total == pytest.approx(names["example"]["∂L/∂W1"].value[0, 1], rel=1e-12)
     assert names["Scale"](3).scale.shape == (3,)
