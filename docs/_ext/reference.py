@@ -9,11 +9,12 @@ import inspect
 import re
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-from sphinx.application import Sphinx
+from typing import TYPE_CHECKING, Any
 
 import matbackprop as mb
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 #: The groups with a title of their own and their modules, in order. Other modules come after them, by their names.
 GROUPS = {
