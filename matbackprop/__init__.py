@@ -19,6 +19,7 @@ from matbackprop.parameter import Gradient, Parameter
 from matbackprop.sequential import Sequential
 
 if TYPE_CHECKING:
+    from matbackprop.worked import WorkedExample, explain
     from matbackprop.gradcheck import GradientReport, check_gradient, check_layer, check_model, numerical_gradient
 
 __version__ = "0.1.0"
@@ -37,9 +38,11 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "Tanh",
+    "WorkedExample",
     "check_gradient",
     "check_layer",
     "check_model",
+    "explain",
     "initializers",
     "numerical_gradient",
 ]
@@ -47,9 +50,11 @@ __all__ = [
 #: Names whose modules are imported when they are first asked for, so that importing the package stays cheap.
 _ON_DEMAND = {
     "GradientReport": "gradcheck",
+    "WorkedExample": "worked",
     "check_gradient": "gradcheck",
     "check_layer": "gradcheck",
     "check_model": "gradcheck",
+    "explain": "worked",
     "numerical_gradient": "gradcheck",
 }
 

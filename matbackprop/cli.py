@@ -23,6 +23,7 @@ __all__ = ["COMMANDS", "main"]
 #: The commands: the module of each, and what it does.
 COMMANDS = {
     "demo": ("matbackprop.demo", "train a small network on real data and check its gradient"),
+    "explain": ("matbackprop.worked.command", "show a network's algebra: symbols, numbers, results"),
     "check": ("matbackprop.gradcheck.command", "check a gradient: yours, or without a target the library's own"),
 }
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import copyreg
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -54,6 +55,18 @@ class Layer(ABC):
         blocks and share them among threads. False by default, which is always safe.
     in_place : bool
         Whether `forward` may be given its own input as `out`, and `backward` its own `delta`. False by default.
+    elementwise : bool
+        Whether each element of the output depends on its own element of the input alone. False by default. Then
+        `backward` may be called more than once after a forward pass.
+    mixes : str or None
+        The name of the parameter W, (out, in), by which every input goes into every output: ∂y_k/∂x_j = W_kj. None by
+        default.
+    formulas : mapping of str to str
+        What `matbackprop.worked` writes of the layer, in Unicode, with ``{x}``, ``{y}``, ``{delta}`` (∂L/∂y), ``{1}``
+        (a column of ones, one a row) and the parameters' names in braces: "forward" is y, "backward" ∂L/∂x, a
+        parameter's name its gradient; an elementwise layer gives "derivative", ∂y/∂x, in place of "backward".
+    symbols : mapping of str to str
+        The letters there of parameters; by default their names.
 
     Examples
     --------
@@ -87,6 +100,10 @@ class Layer(ABC):
     in_place: ClassVar[bool] = False
     rowwise: ClassVar[bool] = False
     owns_children: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
+    mixes: ClassVar[str | None] = None
+    formulas: Mapping[str, str] = MappingProxyType({})
+    symbols: Mapping[str, str] = MappingProxyType({})
     #: The name of the rule that suits a Linear just before this layer (see `matbackprop.initializers.RULES`).
     preferred_init: ClassVar[str | None] = None
     #: The parameters that `initialize` draws.

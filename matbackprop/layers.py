@@ -17,9 +17,10 @@ Sigmoid             A = 1 / (1 + e^-Z)       ∂L/∂Z = Δ ⊙ A ⊙ (1 - A)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from functools import partial as call
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -125,6 +126,8 @@ class Linear(SteppedLayer):
     drawn: ClassVar[tuple[str, ...]] = ("weight", "bias")
     keeps_output: ClassVar[bool] = False
     rowwise: ClassVar[bool] = True
+    mixes: ClassVar[str | None] = "weight"
+    symbols: Mapping[str, str] = MappingProxyType({"weight": "W", "bias": "b"})
 
     weight = Parameter()
     bias = Parameter()
@@ -173,6 +176,12 @@ class Linear(SteppedLayer):
         if self.has_bias:
             self._add_parameter("bias", np.array(bias, dtype))
 
+    @property
+    def formulas(self) -> Mapping[str, str]:  # type: ignore[override]
+        """Z = A Wᵀ + 1 bᵀ, ∂L/∂A = Δ W, ∂L/∂W = Δᵀ A and ∂L/∂b = Δᵀ 1."""
+        forward = "{x} {weight}ᵀ + {1} {bias}ᵀ" if self.has_bias else "{x} {weight}ᵀ"
+        return {"forward": forward, "weight": "{delta}ᵀ {x}", "bias": "{delta}ᵀ {1}", "backward": "{delta} {weight}"}
+
     def output_width(self, width: int) -> int:
         """Return `out_features`."""
         return self.out_features
@@ -210,6 +219,7 @@ class Activation(SteppedLayer):
     keeps_input: ClassVar[bool] = False
     in_place: ClassVar[bool] = True
     rowwise: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
 
     def __init__(self) -> None:
         """Make it; there is nothing to choose."""
@@ -233,6 +243,7 @@ class Tanh(Activation):
     """
 
     preferred_init: ClassVar[str | None] = "glorot"
+    formulas: Mapping[str, str] = MappingProxyType({"forward": "tanh {x}", "derivative": "(1 - {y}) ⊙ (1 + {y})"})
 
     def forward_steps(self, x: Array, out: Array, empty: Empty) -> Iterable[Call]:
         """A = tanh Z."""
@@ -267,6 +278,7 @@ class ReLU(Activation):
     """
 
     preferred_init: ClassVar[str | None] = "he"
+    formulas: Mapping[str, str] = MappingProxyType({"forward": "max({x}, 0)", "derivative": "[{y} > 0]"})
 
     def forward_steps(self, x: Array, out: Array, empty: Empty) -> Iterable[Call]:
         """A = max(Z, 0)."""
@@ -305,6 +317,7 @@ class Sigmoid(Activation):
     """
 
     preferred_init: ClassVar[str | None] = "glorot"
+    formulas: Mapping[str, str] = MappingProxyType({"forward": "1 / (1 + e^-{x})", "derivative": "{y} ⊙ (1 - {y})"})
 
     def forward_steps(self, x: Array, out: Array, empty: Empty) -> Iterable[Call]:
         """A = 1 / (1 + e^-Z)."""

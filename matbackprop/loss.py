@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import cmath
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,6 +49,9 @@ class Loss:
     #: Whether each element's loss depends on its own prediction and target alone, so that a large batch may be cut into
     #: blocks and shared among threads. False by default, which is always safe.
     rowwise: ClassVar[bool] = False
+    #: What `matbackprop.worked` writes of the loss, in Unicode: "loss" is ℓ, "derivative" ∂ℓ/∂ŷ, with ``{y_pred}`` and
+    #: ``{y_true}``; "through" is ∂ℓ/∂x where `through` has the loss computed from the last layer's input x.
+    formulas: Mapping[str, str] = MappingProxyType({})
 
     _reduction: str = "mean"  # so that a subclass need not call super().__init__()
     _delta: Array | None = None

@@ -13,8 +13,9 @@ with softplus(z) = log(1 + e^z), and p the weight of the positive class. The bas
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from functools import partial as call
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -54,6 +55,9 @@ class MSE(Loss):
     """
 
     rowwise: ClassVar[bool] = True
+    formulas: Mapping[str, str] = MappingProxyType(
+        {"loss": "({y_pred} - {y_true})²", "derivative": "2 ({y_pred} - {y_true})"}
+    )
 
     def steps(self, y_pred: Array, y: Array, losses: Array, delta: Array, empty: Empty) -> Iterable[Call]:
         """ℓ = (ŷ - y)², ∂ℓ/∂ŷ = 2 (ŷ - y)."""
@@ -95,6 +99,13 @@ class BCE(Loss):
     """
 
     rowwise: ClassVar[bool] = True
+    formulas: Mapping[str, str] = MappingProxyType(
+        {
+            "loss": "-{y_true} ⊙ log {y_pred} - (1 - {y_true}) ⊙ log(1 - {y_pred})",
+            "derivative": "({y_pred} - {y_true}) / ({y_pred} ⊙ (1 - {y_pred}))",
+            "through": "{y_pred} - {y_true}",
+        }
+    )
 
     def check_values(self, y_pred: Array | None, y: Array) -> None:
         """Check that targets, and predictions where they are given, are probabilities."""
@@ -172,6 +183,19 @@ class BCEWithLogits(Loss):
             if not (weight > 0).all():
                 raise ValueError(f"BCEWithLogits: pos_weight must be positive, got {pos_weight!r}")
             self._pos_weight = weight
+
+    @property
+    def formulas(self) -> Mapping[str, str]:  # type: ignore[override]
+        """ℓ = p y softplus(-z) + (1 - y) softplus(z), ∂ℓ/∂z = (1 - y) σ(z) - p y σ(-z), or σ(z) - y without p."""
+        if self._pos_weight is None:
+            return {
+                "loss": "{y_true} ⊙ softplus(-{y_pred}) + (1 - {y_true}) ⊙ softplus({y_pred})",
+                "derivative": "σ({y_pred}) - {y_true}",
+            }
+        return {
+            "loss": "p {y_true} ⊙ softplus(-{y_pred}) + (1 - {y_true}) ⊙ softplus({y_pred})",
+            "derivative": "(1 - {y_true}) ⊙ σ({y_pred}) - p {y_true} ⊙ σ(-{y_pred})",
+        }
 
     @property
     def pos_weight(self) -> Array | None:

@@ -1,0 +1,146 @@
+"""Worked examples as text: a table for a terminal, drawn by rich where that is at hand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from matbackprop.validation import as_size
+from matbackprop.worked.canvas import Block, beside, formula, heat, matrix
+from matbackprop.worked.digits import span
+from matbackprop.worked.steps import Step, is_small
+
+if TYPE_CHECKING:
+    from matbackprop.worked.example import WorkedExample
+
+__all__ = ["lines", "plain", "terminal"]
+
+#: Below that nothing is legible.
+NARROWEST = 40
+
+EQUALS: Block = [" = "], 0
+
+
+def lines(step: Step, width: int) -> list[str]:
+    """Return a step as on a blackboard: symbols, numbers, result. A large value is its range and a heat map.
+
+    Parameters
+    ----------
+    step : Step
+    width : int
+        No line is longer, unless one matrix is.
+    """
+    head = textwrap.wrap(step.formula, width, subsequent_indent="    ", break_long_words=False) or [""]
+    if not is_small(step.value):
+        text = [*head, f"  {span(step.value)}", *(f"  {row}" for row in heat(step.value, width - 2))]
+    else:
+        indent = ([" " * len(step.name) + " = "], 0)
+        result = matrix(step.value)
+        if step.right is None:
+            text = (_fit([(head, 0), EQUALS, result], width) if len(head) == 1 else None) or [
+                *head,
+                *beside([indent, result])[0],
+            ]
+        else:
+            boards = [formula(board) for board in step.boards]
+            whole = _fit(
+                [part for board in boards for part in (indent if board is boards[0] else EQUALS, board)]
+                + [EQUALS, result],
+                width,
+            )
+            parts = [_fit([indent, board], width) or [] for board in boards] + [beside([indent, result])[0]]
+            text = [*head, *(whole or [line for part in parts for line in part])]
+    text = [line.rstrip() for line in text]
+    if step.note:
+        text += textwrap.wrap(step.note, width - 2, initial_indent="  ", subsequent_indent="  ")
+    return text
+
+
+def _fit(blocks: list[Block], width: int) -> list[str] | None:
+    """Return the blocks beside each other, if that is narrow enough."""
+    block, _ = beside(blocks)
+    return block if len(block[0]) <= width else None
+
+
+def _groups(example: WorkedExample) -> Iterator[tuple[str, str, list[Step]]]:
+    """Yield phase, layer and steps, of one layer after the other."""
+    for (phase, layer), steps in groupby(example, lambda step: (step.phase, step.layer)):
+        yield phase, layer, list(steps)
+
+
+def plain(example: WorkedExample, width: int | None = None) -> str:
+    """Return the example as plain text."""
+    width = shutil.get_terminal_size().columns if width is None else as_size(width, "to_text: width")
+    width = max(width, NARROWEST)
+    shapes = max(len(_shape(step)) for step in example)
+    text = [*textwrap.wrap(example.title, width, subsequent_indent="    "), *_notes(example, width)]
+    last = ""
+    for phase, layer, steps in _groups(example):
+        if phase != last:
+            text += ["", f"── {phase} ".ljust(width, "─")]
+            last = phase
+        if layer:
+            text += textwrap.wrap(layer, width, initial_indent="  ", subsequent_indent="  ")
+        for step in steps:
+            rows = lines(step, width - shapes - 6)
+            text += [f"    {_shape(step) if row == 0 else '':<{shapes}}  {line}" for row, line in enumerate(rows)]
+    return "\n".join(line.rstrip() for line in text)
+
+
+def _shape(step: Step) -> str:
+    return str(step.shape) if step.shape else ""
+
+
+def _notes(example: WorkedExample, width: int) -> list[str]:
+    return [line for note in example.notes for line in textwrap.wrap(note, width)]
+
+
+def terminal(example: WorkedExample) -> str:
+    """Return the example for standard output: with rich if that is a terminal and rich is installed, else plain."""
+    if not (sys.stdout is not None and sys.stdout.isatty()) or os.environ.get("TERM") == "dumb":
+        return plain(example)
+    try:
+        return with_rich(example, shutil.get_terminal_size().columns)
+    except ImportError:
+        return plain(example)
+
+
+def with_rich(example: WorkedExample, width: int) -> str:
+    """Return the same as a table drawn by rich, with colours unless NO_COLOR is set.
+
+    Raises
+    ------
+    ImportError
+        Without rich.
+    """
+    from io import StringIO
+
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    width = max(width, NARROWEST)
+    shapes = max(len(_shape(step)) for step in example)
+    stream = StringIO()
+    console = Console(file=stream, force_terminal=True, width=width, legacy_windows=False, highlight=False)
+    console.print(Text(example.title, "bold"), *(Text(f"\n{note}") for note in example.notes), sep="")
+    for phase, groups in groupby(_groups(example), lambda group: group[0]):
+        table = Table(box=SIMPLE_HEAD, width=width, header_style="bold cyan", title_justify="left", pad_edge=False)
+        table.add_column("shape", width=shapes, no_wrap=True, style="dim")
+        table.add_column(phase, no_wrap=True)
+        for _, layer, steps in groups:
+            if layer:
+                table.add_row("", Text(layer, "italic dim", no_wrap=False))
+            for step in steps:
+                head, *rest = lines(step, width - shapes - 6)
+                text = Text(head + "".join(f"\n{row}" for row in rest))
+                text.stylize("bold green", 0, len(step.name))
+                table.add_row(_shape(step), text)
+        console.print(table)
+    return stream.getvalue().rstrip("\n")
