@@ -43,6 +43,7 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True
+nb_render_markdown_format = "myst"
 
 autodoc_typehints = "none"  # the docstrings say them in words
 autodoc_member_order = "bysource"

@@ -23,9 +23,10 @@ GROUPS = {
     "Losses": ("losses", "loss"),
     "Initial weights": ("initializers",),
     "Training": ("training", "optimizers", "schedules", "penalties"),
-    "Worked examples": ("explain",),
+    "Worked examples": ("worked",),
     "Checking a gradient": ("gradcheck",),
     "Files": ("files",),
+    "Other libraries": ("interop",),
 }
 
 
