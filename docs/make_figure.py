@@ -85,18 +85,22 @@ def draw() -> str:
     for start, end, above, below in zip(starts, ends, UP, DOWN, strict=True):
         parts += [arrow(start + 6, end - 6, up, FORWARD), text((start + end) / 2, up - 10, above, 14, FORWARD)]
         if below:
-            parts += [arrow(end - 6, start + 6, down, BACKWARD), text((start + end) / 2, down - 10, below, 14, BACKWARD)]
+            parts += [
+                arrow(end - 6, start + 6, down, BACKWARD),
+                text((start + end) / 2, down - 10, below, 14, BACKWARD),
+            ]
     width, height = int(ends[-1] + 12), TOP + HEIGHT + 20
     heading = [
         text(LEFT, 30, "forward →", 15, FORWARD, anchor="start"),
         text(LEFT + 104, 30, "← backward", 15, BACKWARD, anchor="start"),
         text(edges[-2], 30, "grey: the call in matbackprop/layers.py and losses.py", 12, FAINT, anchor="end"),
     ]
+    size = f'width="{width}" height="{height}"'
     label = "A network of two linear layers with tanh between them: its algebra forward and backward, and its code"
+    role = f'role="img" aria-label="{label}"'
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-            f'role="img" aria-label="{label}">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {size} {role}>',
             f"<title>{label}</title>",
             f'<rect width="{width}" height="{height}" rx="12" fill="#f6f8fa"/>',
             *heading,

@@ -67,7 +67,7 @@ def own_signature(
     app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None] | None:
     """Show what ``__init__`` takes: a layer's ``__new__``, which Sphinx would show, takes anything."""
-    if what != "class" or not isinstance(obj, type) or "__new__" not in {key for c in obj.__mro__[:-1] for key in vars(c)}:
+    if what != "class" or not isinstance(obj, type) or obj.__new__ is object.__new__:
         return None
     if obj.__init__ is object.__init__:  # type: ignore[misc]
         return "()", None
