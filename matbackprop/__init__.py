@@ -11,50 +11,102 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from matbackprop import initializers
+from matbackprop.cross_entropy import CrossEntropy
+from matbackprop.dropout import Dropout
 from matbackprop.layer import Layer
 from matbackprop.layers import Linear, ReLU, Sigmoid, Tanh
 from matbackprop.loss import Loss
-from matbackprop.losses import BCE, MSE, BCEWithLogits
+from matbackprop.losses import BCE, MSE, BCEWithLogits, Huber
 from matbackprop.parameter import Gradient, Parameter
 from matbackprop.sequential import Sequential
 
 if TYPE_CHECKING:
-    from matbackprop.worked import WorkedExample, explain
+    from matbackprop.clipping import clip_norm
     from matbackprop.gradcheck import GradientReport, check_gradient, check_layer, check_model, numerical_gradient
+    from matbackprop.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+    from matbackprop.penalties import L1, L2
+    from matbackprop.schedules import CosineAnnealingLR, ReduceLROnPlateau, Schedule, StepLR, WarmUp, as_schedule
+    from matbackprop.training import Checkpoint, Diverged, EarlyStopping, Epoch, History, accuracy, fit
+    from matbackprop.worked import WorkedExample, explain
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BCE",
+    "L1",
+    "L2",
     "MSE",
+    "SGD",
+    "Adam",
+    "AdamW",
     "BCEWithLogits",
+    "Checkpoint",
+    "CosineAnnealingLR",
+    "CrossEntropy",
+    "Diverged",
+    "Dropout",
+    "EarlyStopping",
+    "Epoch",
     "Gradient",
     "GradientReport",
+    "History",
+    "Huber",
     "Layer",
     "Linear",
     "Loss",
+    "Optimizer",
     "Parameter",
+    "RMSprop",
     "ReLU",
+    "ReduceLROnPlateau",
+    "Schedule",
     "Sequential",
     "Sigmoid",
+    "StepLR",
     "Tanh",
+    "WarmUp",
     "WorkedExample",
+    "accuracy",
+    "as_schedule",
     "check_gradient",
     "check_layer",
     "check_model",
+    "clip_norm",
     "explain",
+    "fit",
     "initializers",
     "numerical_gradient",
 ]
 
 #: Names whose modules are imported when they are first asked for, so that importing the package stays cheap.
 _ON_DEMAND = {
+    "Adam": "optimizers",
+    "AdamW": "optimizers",
+    "Checkpoint": "training",
+    "CosineAnnealingLR": "schedules",
+    "Diverged": "training",
+    "EarlyStopping": "training",
+    "Epoch": "training",
     "GradientReport": "gradcheck",
+    "History": "training",
+    "L1": "penalties",
+    "L2": "penalties",
+    "Optimizer": "optimizers",
+    "RMSprop": "optimizers",
+    "ReduceLROnPlateau": "schedules",
+    "SGD": "optimizers",
+    "Schedule": "schedules",
+    "StepLR": "schedules",
+    "WarmUp": "schedules",
     "WorkedExample": "worked",
+    "accuracy": "training",
+    "as_schedule": "schedules",
     "check_gradient": "gradcheck",
     "check_layer": "gradcheck",
     "check_model": "gradcheck",
+    "clip_norm": "clipping",
     "explain": "worked",
+    "fit": "training",
     "numerical_gradient": "gradcheck",
 }
 

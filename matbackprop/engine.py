@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import prod
 from threading import Lock
 from typing import Any
 
@@ -34,14 +35,16 @@ class Worker:
             for (_, part), (_, original) in zip(twin.walk(), layer.walk(), strict=True):
                 part.follow(original)
 
-    def run(self, blocks: Sequence[slice], x: Array, y: Array, weight: Array | None, loss: Loss, count: int) -> float:
-        """Return the blocks' share of the loss, a mean over `count` elements, and leave their gradient in `sum`."""
+    def run(
+        self, blocks: Sequence[slice], x: Array, y: Array, weight: Array | None, loss: Loss, divisor: float
+    ) -> float:
+        """Return the blocks' share of the loss, a mean by `divisor`, and leave their gradient in `sum`."""
         value, self.sum[...] = 0.0, 0
         for block in blocks:
-            shape, weighted = x[block].shape, weight is not None
-            make = partial(TrainingPlan, self.layers, loss, shape, x.dtype, weighted, count)
-            plan = self.plans.get((shape, weighted, loss._key(), count), make)
-            value += plan.run(x[block], y[block], None if weight is None else weight[block])
+            shape, targets, weighted = x[block].shape, y[block], weight is not None
+            make = partial(TrainingPlan, self.layers, loss, shape, x.dtype, targets, weighted)
+            plan = self.plans.get((shape, targets.shape, targets.dtype, weighted, loss._key()), make)
+            value += plan.run(x[block], targets, None if weight is None else weight[block], divisor)
             self.sum += self.gradients
         return value
 
@@ -83,7 +86,8 @@ class Engine:
             return self._in_blocks(x, y, weight, loss, shares)
         shape, weighted = (len(x), x.shape[1]), weight is not None
         plan = self.plans.get(
-            (shape, weighted, loss._key()), partial(TrainingPlan, self.layers, loss, shape, self.dtype, weighted, None)
+            (shape, y.shape, y.dtype, weighted, loss._key()),
+            partial(TrainingPlan, self.layers, loss, shape, self.dtype, y, weighted),
         )
         plan.light = shares.light
         self.last = plan if workers is None else None
@@ -102,11 +106,12 @@ class Engine:
         while len(self.workers) < shares.workers:
             self.workers.append(Worker(self.layers, self.dtype))
         team = self.workers[: shares.workers]
-        count = y.size if loss.reduction == "mean" else 1
+        count = prod(loss.loss_shape((len(x), self.costs(x.shape[1]).outputs)))
+        divisor = loss.divisor(y, count)
 
         def job(worker: Worker, blocks: list[slice]) -> Callable[[], float]:
             worker.follow(self.layers)
-            return lambda: worker.run(blocks, x, y, weight, loss, count)
+            return lambda: worker.run(blocks, x, y, weight, loss, divisor)
 
         parts = cut(len(x), shares.block, shares.workers)
         try:

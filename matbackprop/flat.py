@@ -131,9 +131,9 @@ def draw(leaves: Sequence[Layer], rng: np.random.Generator) -> bool:
     Returns
     -------
     bool
-        Whether there were any.
+        Whether there was anything to draw.
     """
-    waiting = [part for layer in leaves for _, part in layer.walk() if part.drawn and not part._parameters]
+    waiting = [part for layer in leaves for _, part in layer.walk() if part.waits()]
     for index, layer in enumerate(leaves):
         wishes = ((after, after.preferred_init) for after in leaves[index + 1 :])
         after, rule = next(((after, rule) for after, rule in wishes if rule is not None), (layer, None))

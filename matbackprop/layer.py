@@ -64,7 +64,8 @@ class Layer(ABC):
     formulas : mapping of str to str
         What `matbackprop.worked` writes of the layer, in Unicode, with ``{x}``, ``{y}``, ``{delta}`` (∂L/∂y), ``{1}``
         (a column of ones, one a row) and the parameters' names in braces: "forward" is y, "backward" ∂L/∂x, a
-        parameter's name its gradient; an elementwise layer gives "derivative", ∂y/∂x, in place of "backward".
+        parameter's name its gradient; an elementwise layer gives "derivative", ∂y/∂x, in place of "backward"; "note"
+        says what other letters mean.
     symbols : mapping of str to str
         The letters there of parameters; by default their names.
 
@@ -163,6 +164,10 @@ class Layer(ABC):
     def output_width(self, width: int) -> int:
         """Return the number of features that come out where `width` go in. The same, unless overridden."""
         return width
+
+    def waits(self) -> bool:
+        """Return whether `initialize` has something to draw."""
+        return bool(self.drawn) and not self._parameters
 
     def initialize(self, rule: str | None = None, rng: np.random.Generator | None = None) -> None:
         """Draw the parameters that were not yet drawn. A layer that draws none has nothing to do here."""

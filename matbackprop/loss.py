@@ -22,7 +22,8 @@ class Loss:
     """A scalar that says how far a batch of predictions is from its targets: the base class of every loss.
 
     L = (1/n) Σ w ⊙ ℓ(Ŷ, Y) over all n elements, or the sum alone; ``Δ = ∂L/∂Ŷ = (w/n) ⊙ ∂ℓ/∂Ŷ``. A loss of your own
-    writes `elementwise`; checks, reduction and weights are done here.
+    writes `elementwise`; checks, reduction and weights are done here. Where a row of predictions has one loss, not one
+    an element, it says so by `per_row`, and n is the number of rows.
 
     Parameters
     ----------
@@ -49,8 +50,11 @@ class Loss:
     #: Whether each element's loss depends on its own prediction and target alone, so that a large batch may be cut into
     #: blocks and shared among threads. False by default, which is always safe.
     rowwise: ClassVar[bool] = False
+    #: Whether ℓ is one number a row, shape (..., 1), and not one an element. False by default.
+    per_row: ClassVar[bool] = False
     #: What `matbackprop.worked` writes of the loss, in Unicode: "loss" is ℓ, "derivative" ∂ℓ/∂ŷ, with ``{y_pred}`` and
-    #: ``{y_true}``; "through" is ∂ℓ/∂x where `through` has the loss computed from the last layer's input x.
+    #: ``{y_true}``; "through" is ∂ℓ/∂x where `through` has the loss computed from the last layer's input x; "note" says
+    #: what other letters mean.
     formulas: Mapping[str, str] = MappingProxyType({})
 
     _reduction: str = "mean"  # so that a subclass need not call super().__init__()
@@ -73,7 +77,10 @@ class Loss:
         return self._reduction
 
     def elementwise(self, y_pred: Array, y_true: Array) -> tuple[Array, Array]:
-        """Return every element's loss ℓ and its derivative ∂ℓ/∂ŷ, both of the shape of `y_pred`."""
+        """Return every element's loss ℓ and its derivative ∂ℓ/∂ŷ, both of the shape of `y_pred`.
+
+        Where the loss is `per_row`, ℓ is of shape (..., 1).
+        """
         raise TypeError(f"{type(self).__name__} must define elementwise(y_pred, y_true) -> (losses, derivatives)")
 
     def steps(self, y_pred: Array, y: Array, losses: Array, delta: Array, empty: Empty) -> Iterable[Call]:
@@ -83,12 +90,39 @@ class Loss:
     def _elementwise_into(self, y_pred: Array, y: Array, losses: Array, delta: Array) -> None:
         results: Any = self.elementwise(y_pred, y)  # a user's: anything may come
         shapes = [np.shape(result) for result in results] if isinstance(results, tuple) else describe(results)
-        if shapes != [y.shape, y.shape]:
-            raise ValueError(
-                f"{self!r}: elementwise must return (losses, derivatives), both of shape {y.shape}, got {shapes}"
-            )
+        if shapes != [losses.shape, delta.shape]:
+            wanted = f"both of shape {delta.shape}" if not self.per_row else f"of shapes {losses.shape}, {delta.shape}"
+            raise ValueError(f"{self!r}: elementwise must return (losses, derivatives), {wanted}, got {shapes}")
         for result, target in zip(results, (losses, delta), strict=True):
             target[...] = as_array(result, f"{self!r}: what elementwise returned", target.dtype)
+
+    # What a loss answers about targets and weights; `shape` is that of the predictions.
+
+    def as_targets(self, y: object, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Array:
+        """Return `y` as the targets of predictions of this shape and type; by default numbers of that shape.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If they do not fit, by `name`. Values outside the domain are left to `check_values`.
+        """
+        array = as_array(y, name, dtype)
+        check_same_shape(name, shape, array.shape)
+        return array
+
+    def as_weight(self, weight: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Return sample weights as one number for each loss, of `loss_shape`."""
+        if self.per_row and np.ndim(weight) < len(shape):  # type: ignore[arg-type]
+            return as_weight(weight, shape[:-1], dtype)[..., None]
+        return as_weight(weight, self.loss_shape(shape), dtype)
+
+    def loss_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the losses ℓ that are weighted and reduced."""
+        return (*shape[:-1], 1) if self.per_row else shape
+
+    def divisor(self, y: Array, count: int) -> float:
+        """Return what the mean of `count` losses for these targets divides by: `count`, unless overridden."""
+        return count
 
     def check_values(self, y_pred: Array | None, y: Array) -> None:
         """Raise a ValueError if a prediction or target is outside the loss's domain. By default there is no limit."""
@@ -103,10 +137,11 @@ class Loss:
         Parameters
         ----------
         y_pred, y_true : array_like
-            Predictions and targets of equal shape.
+            Predictions and targets of equal shape. (`CrossEntropy` takes classes too.)
         sample_weight : array_like, optional
             Multiplies each element's loss; anything that broadcasts to the shape of `y_true`. The mean still divides
-            by the count of elements, as torch's ``weight=`` does.
+            by the count of elements, as torch's ``weight=`` does. Where the loss is `per_row`: one a row, shape (...)
+            or (..., 1).
 
         Returns
         -------
@@ -120,10 +155,9 @@ class Loss:
         self._delta = None
         dtype = natural_dtype(y_pred)
         y_pred = as_array(y_pred, f"{self!r}: y_pred", dtype)
-        y = as_array(y_true, f"{self!r}: y_true", y_pred.dtype)
-        check_same_shape(f"{self!r}", y_pred.shape, y.shape)
-        weight = None if sample_weight is None else as_weight(sample_weight, y.shape, dtype)
-        delta = np.empty(y.shape, dtype)
+        y = self.as_targets(y_true, y_pred.shape, dtype, f"{self!r}: y_true")
+        weight = None if sample_weight is None else self.as_weight(sample_weight, y_pred.shape, dtype)
+        delta = np.empty(y_pred.shape, dtype)
         value = Objective(self, y_pred, y, weight, delta, np.empty).run()
         self._delta = delta
         return value
@@ -167,17 +201,15 @@ class Objective:
     ----------
     loss : Loss
     y_pred, y : numpy.ndarray
-        Predictions and targets, of one shape.
+        Predictions and targets.
     weight : numpy.ndarray or None
-        Of the same shape.
+        Of the shape of the losses.
     delta : numpy.ndarray
         Where ∂L/∂Ŷ goes.
     empty : callable
         Where buffers come from.
     stated : Loss, optional
         The loss that the caller named, where `loss` is that one fused with the last layer.
-    count : int, optional
-        The number of elements that a mean is over, where it is not that of `y`.
     """
 
     def __init__(
@@ -189,22 +221,26 @@ class Objective:
         delta: Array,
         empty: Empty,
         stated: Loss | None = None,
-        count: int | None = None,
     ) -> None:
         self.stated = stated or loss
         self.y_pred, self.y = y_pred if self.stated is loss else None, y
-        losses = empty(y.shape, y.dtype)
-        self.total = np.zeros((), y.dtype)
-        self.count = 1 if loss.reduction == "sum" else y.size if count is None else count
+        losses = empty(loss.loss_shape(y_pred.shape), delta.dtype)
+        self.total, self.scale = np.zeros((), delta.dtype), np.ones((), delta.dtype)
+        self.mean, self.count, self.divisor = loss.reduction == "mean", losses.size, 1.0
         self.calls = list(loss.steps(y_pred, y, losses, delta, empty))
         if weight is not None:
             self.calls += [partial(np.multiply, array, weight, array) for array in (losses, delta)]
-        if self.count > 1:
-            self.calls.append(partial(np.multiply, delta, np.asarray(1 / self.count, y.dtype), delta))
+        if self.mean:
+            self.calls.append(partial(np.multiply, delta, self.scale, delta))
         self.calls.append(partial(np.add.reduce, losses.reshape(-1), 0, None, self.total))
 
-    def run(self) -> float:
+    def run(self, divisor: float | None = None) -> float:
         """Compute Δ and return the loss.
+
+        Parameters
+        ----------
+        divisor : float, optional
+            What a mean divides by, where the rows are a block of a larger batch.
 
         Raises
         ------
@@ -213,14 +249,18 @@ class Objective:
             (That a prediction is not is the model's affair: the value says it.)
         """
         self.stated.check_values(self.y_pred, self.y)
+        if self.mean:
+            wanted = self.stated.divisor(self.y, self.count) if divisor is None else divisor
+            if wanted != self.divisor:
+                self.divisor, self.scale[...] = wanted, 1 / wanted if wanted else 1
         for call in self.calls:
             call()
         total: float = self.total.item()
-        if not self.count:
+        if self.mean and not self.divisor:
             return float("nan")
         if not cmath.isfinite(total):
             check_finite(f"{self.stated!r}: y_true", self.y)
-        return total / self.count
+        return total / self.divisor
 
 
 def check_loss(loss: object) -> None:
@@ -231,7 +271,7 @@ def check_loss(loss: object) -> None:
         raise TypeError(f"loss: expected a Loss such as mb.MSE(), got {describe(loss)}{hint}")
 
 
-def check_same_shape(who: str, y_pred: tuple[int, ...], y_true: tuple[int, ...]) -> None:
+def check_same_shape(name: str, y_pred: tuple[int, ...], y_true: tuple[int, ...]) -> None:
     """Raise a ValueError unless predictions and targets have one shape; a broadcast would be a silent mistake."""
     if y_pred == y_true:
         return
@@ -244,7 +284,7 @@ def check_same_shape(who: str, y_pred: tuple[int, ...], y_true: tuple[int, ...])
         hint = "; make the predictions a column with y_pred[:, None]"
     elif y_pred == y_true[::-1]:
         hint = "; one of them looks transposed"
-    raise ValueError(f"{who}: y_true must have the shape of the predictions, {y_pred}, got {y_true}{hint}")
+    raise ValueError(f"{name} must have the shape of the predictions, {y_pred}, got {y_true}{hint}")
 
 
 def as_weight(weight: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

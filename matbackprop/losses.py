@@ -1,14 +1,16 @@
-"""The losses: MSE, BCE, BCEWithLogits.
+"""The losses of each element: MSE, Huber, BCE, BCEWithLogits.
 
 ==============  =================================================  =================================
 loss            each element, ℓ                                    ∂ℓ/∂ŷ
 ==============  =================================================  =================================
 MSE             (ŷ - y)²                                           2 (ŷ - y)
+Huber           c (e - c/2)                                        c
 BCE             -y log ŷ - (1 - y) log(1 - ŷ)                      (ŷ - y) / (ŷ (1 - ŷ))
 BCEWithLogits   p y softplus(-z) + (1 - y) softplus(z)             (1 - y) σ(z) - p y σ(-z)
 ==============  =================================================  =================================
 
-with softplus(z) = log(1 + e^z), and p the weight of the positive class. The base class sums, averages and weights.
+with e = ŷ - y and c the same limited to [-δ, δ], softplus(z) = log(1 + e^z), and p the weight of the positive class.
+The base class sums, averages and weights.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ import numpy as np
 from matbackprop.layer import Call, Layer
 from matbackprop.layers import Sigmoid, exp
 from matbackprop.loss import Loss
-from matbackprop.validation import Array, as_array, check_finite, check_interval
+from matbackprop.validation import Array, as_array, as_positive, check_finite, check_interval
 from matbackprop.workspace import Empty
 
-__all__ = ["BCE", "MSE", "BCEWithLogits"]
+__all__ = ["BCE", "MSE", "BCEWithLogits", "Huber", "complex_log1p"]
 
 #: Where torch clamps the denominator of BCE's derivative: a float32 constant, whatever the type of the data.
 EPSILON = float(np.float32(1e-12))
@@ -67,6 +69,82 @@ class MSE(Loss):
 
     def _key(self) -> Hashable:
         return (MSE, self.reduction) if type(self) is MSE else super()._key()
+
+
+class Huber(Loss):
+    """Huber's loss, ℓ = e²/2 where the error e = ŷ - y is within ±δ, and δ (|e| - δ/2) beyond; Δ is e limited to ±δ.
+
+    A parabola that goes on as its tangents: an outlier pulls with the force δ, however far out it is. With c = e
+    limited to [-δ, δ], both branches are ℓ = c (e - c/2): for c = e that is e²/2, for c = ±δ it is δ (|e| - δ/2). They
+    meet with one slope, ±δ at e = ±δ from either side, so that the gradient has a kink there and no jump. For complex
+    steps, the real part decides the branch.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum"}, default "mean"
+        Over all n elements, N times out.
+    delta : float, default 1
+        δ, positive. (As it grows, the loss becomes half of `MSE`.)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `delta` is not a positive finite number.
+
+    References
+    ----------
+    P. J. Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35 (1964). The values
+    are those of ``torch.nn.HuberLoss``.
+
+    Examples
+    --------
+    >>> import matbackprop as mb
+    >>> loss = mb.Huber("sum", delta=1.0)
+    >>> loss([[0.5, 3.0]], [[0.0, 0.0]])
+    2.625
+    >>> loss.backward()
+    array([[0.5, 1. ]])
+    """
+
+    rowwise: ClassVar[bool] = True
+    _limit: float = 1.0
+
+    def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
+        super().__init__(reduction)
+        self._limit = as_positive(delta, "Huber: delta")
+
+    @property
+    def formulas(self) -> Mapping[str, str]:  # type: ignore[override]
+        """ℓ = c (e - c/2) and ∂ℓ/∂ŷ = c, with e = ŷ - y and c = min(max(e, -δ), δ)."""
+        return {
+            "loss": "C ⊙ ({y_pred} - {y_true} - C / 2)",
+            "derivative": f"min(max({{y_pred}} - {{y_true}}, -{self._limit:g}), {self._limit:g})",
+            "note": f"C is the error Ŷ - Y limited to ±{self._limit:g}.",
+        }
+
+    @property
+    def delta(self) -> float:
+        """δ. It cannot be changed."""
+        return self._limit
+
+    def steps(self, y_pred: Array, y: Array, losses: Array, delta: Array, empty: Empty) -> Iterable[Call]:
+        """ℓ = c (e - c/2), ∂ℓ/∂ŷ = c."""
+        limit, half, error = np.asarray(self._limit, y.dtype), np.full((), 0.5, y.dtype), empty(y.shape, y.dtype)
+        yield call(np.subtract, y_pred, y, error)
+        yield call(np.minimum, error, limit, out=delta)
+        yield call(np.maximum, delta, -limit, out=delta)  # c
+        yield call(np.multiply, delta, half, losses)
+        yield call(np.subtract, error, losses, losses)
+        yield call(np.multiply, losses, delta, losses)
+
+    def _key(self) -> Hashable:
+        return (Huber, self.reduction, self._limit) if type(self) is Huber else super()._key()
+
+    def __repr__(self) -> str:
+        settings = [] if self.reduction == "mean" else [repr(self.reduction)]
+        if self._limit != 1:
+            settings.append(f"delta={self._limit!r}")
+        return f"Huber({', '.join(settings)})"
 
 
 class BCE(Loss):
@@ -259,8 +337,7 @@ class BCEWithLogits(Loss):
         positive = y if self._pos_weight is None else y * self._pos_weight
         u = np.where(right, 1 - y, -positive)
         c = 1 - y + positive
-        log = np.log1p(e.real * (2 + e.real) + e.imag**2) / 2 + 1j * np.arctan2(e.imag, 1 + e.real)  # log(1 + e)
-        np.add(c * log, u * z, losses)
+        np.add(c * complex_log1p(e), u * z, losses)
         np.subtract(u, np.where(right, 1, -1) * c * e / (1 + e), delta)
 
     def _key(self) -> Hashable:
@@ -274,6 +351,12 @@ class BCEWithLogits(Loss):
         if self._pos_weight is not None:
             settings.append(f"pos_weight={self._pos_weight.tolist()!r}")
         return f"BCEWithLogits({', '.join(settings)})"
+
+
+def complex_log1p(x: Array) -> Array:
+    """Return log(1 + x) off the real axis, where NumPy's loses its digits for a small x."""
+    log: Array = np.log1p(x.real * (2 + x.real) + x.imag**2) / 2 + 1j * np.arctan2(x.imag, 1 + x.real)
+    return log
 
 
 def _clamped_log(log: np.ufunc, x: Array, floor: Array, out: Array) -> None:

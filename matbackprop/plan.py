@@ -73,10 +73,10 @@ class TrainingPlan:
     shape : tuple of int
         (rows, features) of the input.
     dtype : numpy.dtype
+    y : numpy.ndarray
+        Targets of the shape and type of those to come.
     weighted : bool
         Whether there are sample weights.
-    count : int or None
-        The number of elements that a mean is over, where the rows are a block of a larger batch.
     workspace : Workspace
 
     Attributes
@@ -93,8 +93,8 @@ class TrainingPlan:
         loss: Loss,
         shape: tuple[int, int],
         dtype: np.dtype[Any],
+        y: Array,
         weighted: bool,
-        count: int | None,
         workspace: Workspace,
     ) -> None:
         self.loss = loss
@@ -107,16 +107,16 @@ class TrainingPlan:
             self.forward += layer.forward_steps(below, output, workspace.scratch("scratch"))
 
         prediction = self.outputs[-1]
-        self.y = workspace.take("y", prediction.shape, dtype)
-        self.weight = workspace.take("weight", prediction.shape, dtype) if weighted else None
+        self.y = workspace.take("y", y.shape, y.dtype)
+        self.weight = workspace.take("weight", loss.loss_shape(prediction.shape), dtype) if weighted else None
         delta = workspace.take(("delta", 0), prediction.shape, dtype)
         scratch = workspace.scratch("scratch")
-        self.objective = Objective(fused or loss, prediction, self.y, self.weight, delta, scratch, loss, count)
+        self.objective = Objective(fused or loss, prediction, self.y, self.weight, delta, scratch, loss)
 
         self.backward: list[Call] = []
         self.lowest = next((i for i, layer in enumerate(self.layers) if layer.has_parameters()), len(self.layers))
         self.first_delta = self._prepare_backward(delta)
-        self.x_shape = shape
+        self.x_shape, self.dtype = shape, dtype
         self.x = workspace.take("x", shape, dtype) if prod(shape) * dtype.itemsize <= COPY_BYTES else None
         self.first = None if self.x is None else self._bind(self.x)
 
@@ -164,14 +164,15 @@ class TrainingPlan:
             and type(y) is np.ndarray
             and x.shape == self.x_shape
             and y.shape == self.y.shape
-            and x.dtype == self.y.dtype == y.dtype
+            and x.dtype == self.dtype
+            and y.dtype == self.y.dtype
             and loss is self.loss
             and weight is None
             and self.weight is None
         )
 
-    def run(self, x: Array, y: Array, weight: Array | None = None) -> float:
-        """Fill the gradients and return the loss."""
+    def run(self, x: Array, y: Array, weight: Array | None = None, divisor: float | None = None) -> float:
+        """Fill the gradients and return the loss, a mean by `divisor` where the rows are a block of a larger batch."""
         self.y[...] = y
         if self.weight is not None:
             self.weight[...] = weight
@@ -185,7 +186,7 @@ class TrainingPlan:
                 call()
             for call in self.forward:
                 call()
-            value = self.objective.run()
+            value = self.objective.run(divisor)
             for call in self.backward:
                 call()
             for call in first_backward:

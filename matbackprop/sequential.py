@@ -10,7 +10,7 @@ from matbackprop.chain import Chain
 from matbackprop.engine import Engine
 from matbackprop.flat import width_after
 from matbackprop.layer import as_result, read_only
-from matbackprop.loss import Loss, as_weight, check_loss, check_same_shape
+from matbackprop.loss import Loss, check_loss
 from matbackprop.parallel import as_workers
 from matbackprop.validation import Array, as_array, as_out, check_features
 
@@ -88,6 +88,8 @@ class Sequential(Chain):
     def forward(self, x: Array, out: Array | None = None) -> Array:
         """Return the model's output, and let each layer keep what `backward` needs.
 
+        It is a pass made to train: a `Dropout` drops. `predict` is the one for evaluation.
+
         Parameters
         ----------
         x : array_like, shape (..., in)
@@ -162,7 +164,7 @@ class Sequential(Chain):
         return _deliver(rows, first, input_shape, out)
 
     def predict(self, x: Array, *, workers: int | None = None) -> Array:
-        """Return the model's output and keep nothing: for evaluation.
+        """Return the model's output and keep nothing: for evaluation. A `Dropout` drops nothing.
 
         It works in blocks of rows, so that it needs little memory beyond the result, and may be called from several
         threads at once. (A layer of your own that is not `rowwise` gets the batch in one piece.)
@@ -213,10 +215,11 @@ class Sequential(Chain):
         ----------
         x : array_like, shape (..., in)
         y : array_like, shape (..., out)
-            Targets, of the shape of the output.
+            Targets, of the shape of the output; for `CrossEntropy`, integer classes of shape (...) too.
         loss : Loss
         sample_weight : array_like, optional
-            Multiplies each element's loss; anything that broadcasts to the shape of `y`.
+            Multiplies each element's loss; anything that broadcasts to the shape of the output. For `CrossEntropy`,
+            which has one loss a row, of shape (...) or (..., 1).
         workers : int, optional
             How many threads share the batch, in blocks of rows; 1 is none but this one. By default as many as there
             are cores to use, where the batch is large enough to be worth it. The same number gives the same bits.
@@ -305,12 +308,12 @@ class Sequential(Chain):
         x, rows = self._as_rows(x)
         outputs = engine.costs(rows.shape[1]).outputs
         shape = (*x.shape[:-1], outputs)
-        y = as_array(y, "backprop: y", rows.dtype)
-        check_same_shape("backprop", shape, y.shape)
+        y = loss.as_targets(y, shape, rows.dtype, "backprop: y")
         weight = None
         if sample_weight is not None:
-            weight = as_weight(sample_weight, shape, rows.dtype).reshape(len(rows), outputs)
-        return engine.backprop(rows, y.reshape(len(rows), outputs), weight, loss, as_workers(workers))
+            weight = loss.as_weight(sample_weight, shape, rows.dtype).reshape(loss.loss_shape((len(rows), outputs)))
+        y = y.reshape(len(rows), *y.shape[x.ndim - 1 :])
+        return engine.backprop(rows, y, weight, loss, as_workers(workers))
 
     def _as_rows(self, x: Array) -> tuple[Array, Array]:
         """Return `x` as a checked array of the model's type, and as a view of shape (rows, features)."""

@@ -6,6 +6,7 @@ Every message says which argument of which layer it is about, what was expected,
 from __future__ import annotations
 
 import operator
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,17 @@ __all__ = [
     "as_array",
     "as_dtype",
     "as_flag",
+    "as_fraction",
+    "as_numbers",
     "as_out",
+    "as_positive",
     "as_rng",
     "as_size",
     "as_tolerance",
     "check_features",
     "check_finite",
     "check_interval",
+    "check_vector",
     "describe",
 ]
 
@@ -87,6 +92,31 @@ def as_array(value: object, name: str, dtype: np.dtype[Any]) -> Array:
     """
     if type(value) is np.ndarray and value.dtype == dtype:
         return value
+    array = as_numbers(value, name)
+    if array.dtype.kind == "c" and dtype.kind != "c":
+        raise TypeError(
+            f"{name}: expected real numbers for a {dtype} model, got dtype {array.dtype}; "
+            "use .real, or model.astype(np.complex128) to take complex steps"
+        )
+    try:
+        with np.errstate(over="raise"):
+            return array.astype(dtype, copy=False)
+    except FloatingPointError:
+        raise ValueError(
+            f"{name}: expected numbers that fit {dtype}, got some that are too large; scale them"
+        ) from None
+
+
+def as_numbers(value: object, name: str) -> Array:
+    """Return `value` as a plain array of whatever type of number it holds: `as_array` without the conversion.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `as_array`, for what holds no numbers.
+    """
+    if type(value) is np.ndarray and value.dtype.kind in "biufc":
+        return value
     wanted = f"{name}: expected an array of numbers"
     if value is None:
         raise TypeError(f"{wanted}, got None")
@@ -105,18 +135,7 @@ def as_array(value: object, name: str, dtype: np.dtype[Any]) -> Array:
         raise TypeError(f"{wanted}, got {describe(value)}, which could not be converted: {error}") from error
     if array.dtype.kind not in "biufc":
         raise TypeError(f"{wanted}, got {describe(value)}, whose elements have dtype {array.dtype}")
-    if array.dtype.kind == "c" and dtype.kind != "c":
-        raise TypeError(
-            f"{name}: expected real numbers for a {dtype} model, got dtype {array.dtype}; "
-            "use .real, or model.astype(np.complex128) to take complex steps"
-        )
-    try:
-        with np.errstate(over="raise"):
-            return array.astype(dtype, copy=False)
-    except FloatingPointError:
-        raise ValueError(
-            f"{name}: expected numbers that fit {dtype}, got some that are too large; scale them"
-        ) from None
+    return array
 
 
 def as_out(out: object, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -175,12 +194,38 @@ def as_tolerance(tolerance: object, name: str) -> float | None:
     """
     if tolerance is None:
         return None
-    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float, np.number)):
-        raise TypeError(f"{name}: expected a positive number, got {describe(tolerance)}")
-    result = float(tolerance)
-    if not 0 < result < float("inf"):
-        raise ValueError(f"{name}: expected a positive number, got {describe(tolerance)}")
-    return result
+    return as_positive(tolerance, name)
+
+
+def as_positive(value: object, name: str) -> float:
+    """Return `value` as a positive finite float.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a positive number, got {describe(value)}")
+    if not 0 < float(value) < float("inf"):
+        raise ValueError(f"{name}: expected a positive number, got {describe(value)}")
+    return float(value)
+
+
+def as_fraction(value: object, name: str, *, below_one: bool = False) -> float:
+    """Return `value` as a float in [0, 1], or in [0, 1).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is anything else.
+    """
+    wanted = f"{name}: expected a number in [0, 1{')' if below_one else ']'}, got {describe(value)}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(wanted)
+    if not 0 <= float(value) <= 1 or (below_one and float(value) == 1):
+        raise ValueError(wanted)
+    return float(value)
 
 
 def as_flag(value: object, name: str, fix: str) -> bool:
@@ -250,6 +295,23 @@ def check_features(who: str, shape: tuple[int, ...], width: int | None) -> None:
     elif len(shape) == 1 and width == 1:
         hint = "; a column of examples is x[:, None]"
     raise ValueError(f"{who}: expected inputs of {width} features, shape (N, {width}), got shape {shape}{hint}")
+
+
+def check_vector(name: str, value: object, fix: str) -> None:
+    """Check that a value is a flat vector that a model could own: 1-D, and of one of `DTYPES`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not.
+    """
+    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected a NumPy vector, got {describe(value)}; {fix}")
+    if value.dtype not in DTYPES:
+        names = ", ".join(sorted({dtype.name for dtype in DTYPES}))
+        raise TypeError(f"{name}: expected one of {names}, got {describe(value)}; {fix}")
+    if value.ndim != 1:
+        raise ValueError(f"{name}: expected one flat vector, shape (P,), got {describe(value)}; {fix}")
 
 
 def check_finite(name: str, values: Array) -> None:

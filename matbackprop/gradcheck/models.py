@@ -177,8 +177,7 @@ def model_problem(model: Sequential, loss: Loss, x: Array, y: Array) -> tuple[Pr
     if x.ndim == 2 and len(x) > 1:
         rows = np.arange(len(x))[:, None]
         for text, kept in ((LAST_ROW, rows < len(x) - 1), (FIRST_ROW, rows == 0)):
-            weight = np.broadcast_to(kept, y.shape).astype(x.dtype)
-            hypotheses.append(Hypothesis(text, partial(fun, weight=weight)))
+            hypotheses.append(Hypothesis(text, partial(fun, weight=kept.astype(x.dtype))))
     return problem, hypotheses
 
 
@@ -212,6 +211,7 @@ def model_values(model: Sequential, loss: Loss, x: Array, y: Array) -> Callable[
         Of `Linear` layers and layers that work on each element.
     loss : Loss
     x, y : array_like, shapes (N, in) and (N, out)
+        Or the classes that the loss takes.
 
     Returns
     -------
@@ -253,14 +253,15 @@ def model_values(model: Sequential, loss: Loss, x: Array, y: Array) -> Callable[
             else:
                 twin = layer.copy()
                 activation = twin.forward(activation.reshape(-1, activation.shape[-1])).reshape(activation.shape)
-        return _losses(loss, activation, np.broadcast_to(np.asarray(y, dtype), activation.shape))
+        targets = loss.as_targets(y, activation.shape[1:], dtype, "model_values: y")
+        return _losses(loss, activation, np.broadcast_to(targets, (count, *targets.shape)))
 
     return values
 
 
 def _losses(loss: Loss, y_pred: Array, y: Array) -> Array:
     """Return the loss of every batch of a stack."""
-    losses, delta = np.empty(y.shape, y.dtype), np.empty(y.shape, y.dtype)
+    losses, delta = np.empty(loss.loss_shape(y_pred.shape), y_pred.dtype), np.empty_like(y_pred)
     run(loss.steps(y_pred, y.copy(), losses, delta, np.empty))
     total: Array = losses.reshape(len(losses), -1).sum(axis=1)
-    return total / losses[0].size if loss.reduction == "mean" else total
+    return total / loss.divisor(y[0], losses[0].size) if loss.reduction == "mean" else total

@@ -127,10 +127,11 @@ def check_model(
     model = model.copy()
     if not model.parameters.size:
         raise ValueError(f"check_model: {model!r} has no parameters; use check_layer")
-    x, y = as_array(x, "check_model: x", model.dtype), as_array(y, "check_model: y", model.dtype)
+    x = as_array(x, "check_model: x", model.dtype)
     if not x.size:
         raise ValueError(f"check_model: x: expected at least one row, got shape {x.shape}")
     model.backprop(x, y, loss)  # what does not fit is an error here, in the model's own words
+    y = loss.as_targets(y, (*x.shape[:-1], model.output_width(x.shape[-1])), model.dtype, "check_model: y")
     start = model.parameters.copy()
     parts = []
     for name, a, b, parameters in _situations(model, x, y, generator) if points else [("the batch given", x, y, start)]:
@@ -238,7 +239,7 @@ def _situations(
 ) -> list[tuple[str, Array, Array, Array]]:
     """Return the batches and parameters to check a model at: what was given first."""
     start = model.parameters.copy()
-    rows, targets = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
+    rows, targets = x.reshape(-1, x.shape[-1]), y.reshape(-1, *y.shape[x.ndim - 1 :])
     spread = float(rows.std()) or 1.0
 
     def batch(count: int) -> tuple[Array, Array]:

@@ -74,12 +74,12 @@ def _halves(text: str) -> tuple[str, str]:
 
 
 def matrix(value: Array) -> Block:
-    """Return numbers in brackets; a single number of no dimensions stands for itself.
+    r"""Return numbers in brackets; a single number of no dimensions stands for itself.
 
     Examples
     --------
     >>> from matbackprop.worked.canvas import matrix
-    >>> print("\\n".join(matrix(np.array([[1.5, -2], [10, 0.25]]))[0]))
+    >>> print("\n".join(matrix(np.array([[1.5, -2], [10, 0.25]]))[0]))
     ⎡ 1.5 -2   ⎤
     ⎣10    0.25⎦
     """

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from matbackprop.worked.steps import Step
 from matbackprop.layer import Layer
+from matbackprop.worked.steps import Step
 
 if TYPE_CHECKING:
     from matbackprop.worked.paths import Paths
@@ -21,9 +21,9 @@ __all__ = ["Stage", "WorkedExample"]
 
 #: What people type for want of a key, and what it stands for.
 SPELLINGS = (
+    (r"\bd([A-ZŶ]\w*)/d(?=\w)", r"∂\1/∂"),
     (r"\bY_?hat\b|\by_?hat\b|ŷ", "Ŷ"),
     (r"\bDelta_?|∆", "Δ"),
-    (r"\bd([A-ZŶ]\w*)/d(?=\w)", r"∂\1/∂"),
     (r"\^?\+$", "⁺"),
 )
 
@@ -119,7 +119,7 @@ class WorkedExample:
         known = self._aliases.get(known, known)
         if known in self._by_name:
             return self._by_name[known]
-        near = difflib.get_close_matches(known, self.names, 1)
+        near = difflib.get_close_matches(known, self.names, 1, 0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise KeyError(f"no step {name!r}; {hint}there are {', '.join(self.names)}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from math import atan2, degrees, hypot
 from typing import TYPE_CHECKING, Any
 
@@ -10,24 +9,21 @@ import numpy as np
 
 from matbackprop.layer import Layer
 from matbackprop.validation import as_flag, describe
+from matbackprop.worked.columns import Column, Unit, lay_out, reach
 from matbackprop.worked.digits import number
 from matbackprop.worked.latex import math
 from matbackprop.worked.notation import Symbol
-from matbackprop.worked.paths import find, outputs_of
 
 if TYPE_CHECKING:
-    from matbackprop.worked.example import Stage, WorkedExample
+    from matbackprop.worked.example import WorkedExample
 
 __all__ = ["draw"]
 
 DARK, LIGHT, PLAIN, SLOPE = "#111111", "#d3d3d3", "#666666", "#b03a2e"
-#: Of a column that is wider, the first and last few units are drawn.
-WIDEST, FIRST, LAST = 8, 4, 3
 #: Between two columns no more weights than these are labelled.
 LABELLED = 9
-#: From column to column, from unit to unit with nothing below it, what a line below it and a gap in the column add, and
-#: the radius of a unit.
-ACROSS, DOWN, BELOW, GAP, RADIUS = 4.2, 1.55, 0.32, 0.5, 0.42
+#: From column to column, from unit to unit with nothing below it, what a line below it adds, and the radius of a unit.
+ACROSS, DOWN, BELOW, RADIUS = 4.2, 1.55, 0.32, 0.42
 #: An input's radius is so much of a unit's.
 INPUT = 0.55
 #: What is labelled with characters is this wide and high, in the same units.
@@ -35,41 +31,6 @@ LETTER, LINE = 0.13, 0.3
 
 #: Which ends of an edge have an arrow.
 ARROWS = {"forward": "-|>", "backward": "<|-", "both": "<|-|>"}
-
-Unit = tuple[int, int]  # column, unit
-
-
-@dataclass
-class Column:
-    """Units side by side: the inputs, or what one layer and its activation give."""
-
-    name: str  # of the step that holds their outputs
-    slope: str  # of the one that holds ∂L/∂ what they sum up
-    width: int
-    stages: list[int] = field(default_factory=list)
-    weight: str = ""  # the step that holds the weights on the edges to it
-    dense: bool = True  # whether every unit before it leads to every unit
-    biases: list[str] = field(default_factory=list)
-    sums: bool = False
-    function: Layer | None = None
-    caption: str = ""
-    heights: dict[int, float] = field(default_factory=dict)  # of the units that are drawn
-
-    @property
-    def shown(self) -> list[int]:
-        """The units that are drawn, from the top."""
-        return list(self.heights)
-
-    def place(self, needed: set[int], down: float) -> None:
-        """Choose the units that are drawn, those `needed` among them, and where."""
-        units = sorted({*range(FIRST), *range(self.width - LAST, self.width), *needed})
-        units = list(range(self.width)) if self.width <= WIDEST else units
-        heights, y = [], 0.0
-        for before, unit in zip((-1, *units), units, strict=False):
-            y -= down + (GAP if unit > before + 1 else 0)
-            heights.append(y)
-        middle = (heights[0] + heights[-1]) / 2
-        self.heights = {unit: height - middle for unit, height in zip(units, heights, strict=True)}
 
 
 def draw(
@@ -81,15 +42,15 @@ def draw(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("plot: needs matplotlib; pip install 'matbackprop[viz]'") from error
-    if direction not in ARROWS:
+    if direction not in tuple(ARROWS):
         raise ValueError(f"plot: direction is one of {', '.join(map(repr, ARROWS))}, got {describe(direction)}")
     if ax is not None and not isinstance(ax, Axes):
         raise TypeError(f"plot: ax: expected matplotlib axes, got {describe(ax)}")
     values, deltas = as_flag(values, "plot: values", "omit it"), as_flag(deltas, "plot: deltas", "omit it")
     if values or deltas:
         row = _row(example, row)
-    columns = _columns(example)
-    edge, units = _highlight(example, columns, highlight)
+    columns = lay_out(example)
+    edge, units = reach(example, columns, highlight)
     below = any(column.biases for column in columns) + deltas
     for place, column in enumerate(columns):
         column.place({unit for at, unit in edge if at == place}, DOWN + BELOW * below)
@@ -109,61 +70,6 @@ def _row(example: WorkedExample, row: object) -> int:
     if not -rows <= row < rows:
         raise IndexError(f"plot: row: the batch has {rows} examples, got {row}")
     return int(row)
-
-
-def _columns(example: WorkedExample) -> list[Column]:
-    """Return the columns of the picture, from the inputs on."""
-    columns = [Column("A0", "∂L/∂X", example["A0"].shape[1], caption="X")]
-    for place, stage in enumerate(example.stages):
-        column, width = columns[-1], example[stage.output].shape[1]
-        if stage.layer.elementwise and len(columns) > 1 and column.function is None:
-            column.function, column.name = stage.layer, stage.output
-            column.caption += f"\n{type(stage.layer).__name__}"
-        else:
-            column = _column(example, stage, width)
-            columns.append(column)
-        column.stages.append(place)
-    return columns
-
-
-def _column(example: WorkedExample, stage: Stage, width: int) -> Column:
-    weight = stage.parameters.get(stage.layer.mixes or "", "")
-    biases = [name for name in stage.parameters.values() if name != weight and example[name].shape == (width,)]
-    return Column(
-        stage.output,
-        example[f"∂L/∂{stage.output}"].name,
-        width,
-        weight=weight,
-        dense=not stage.layer.elementwise,
-        biases=biases,
-        sums=bool(weight),
-        function=None if weight else stage.layer,
-        caption=type(stage.layer).__name__,
-    )
-
-
-def _highlight(example: WorkedExample, columns: list[Column], highlight: Any) -> tuple[tuple[Unit, ...], set[Unit]]:
-    """Return the two ends of the chosen weight's edge, or the unit it belongs to, and all units on its paths."""
-    if highlight is None:
-        return (), set()
-    if not isinstance(highlight, (tuple, list)) or not highlight:
-        raise TypeError(
-            f'plot: highlight: expected a name and an index such as ("W1", 0, 1), got {describe(highlight)}'
-        )
-    place, key, _, entry = find(example, highlight[0], highlight[1:])
-    stage = example.stages[place]
-    at = next(index for index, column in enumerate(columns) if place in column.stages)
-    starts = outputs_of(example, stage, key, entry)
-    edge = tuple((at, unit) for unit in starts)
-    if key == stage.layer.mixes:
-        edge = ((at - 1, entry[1]), *edge)
-    units = {(at, unit) for unit in starts}
-    reached = set(starts)
-    for later in range(at + 1, len(columns)):
-        column = columns[later]
-        reached = set(range(column.width)) if column.dense else reached
-        units |= {(later, unit) for unit in reached}
-    return edge, units
 
 
 class _Picture:
@@ -340,7 +246,7 @@ class _Picture:
 
 
 def _curve(layer: Layer) -> Any:
-    """Return the function of an elementwise layer from -3 to 3, scaled to [-1, 1]; None where it is not one number's."""
+    """Return the function of an elementwise layer from -3 to 3, scaled to [-1, 1], if it has no parameters."""
     if not layer.elementwise or layer.in_features not in (None, 1) or layer.has_parameters():
         return None
     twin = layer.copy()

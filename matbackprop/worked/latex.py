@@ -21,7 +21,7 @@ __all__ = ["document", "math", "matrix", "sides", "text"]
 SIGNS = {
     "⊙": r"\odot ", "·": r"\cdot ", "Σ": r"\sum ", "∂": r"\partial ", "ᵀ": r"\top", "∞": r"\infty ", "−": "-",
     "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "×": r"\times ", "∈": r"\in ", "→": r"\to ", "√": r"\surd ",
-    "∑": r"\sum ", "⁺": "+", "…": r"\dots ", "∇": r"\nabla ",
+    "∑": r"\sum ", "∏": r"\prod ", "⁺": "+", "…": r"\dots ", "∇": r"\nabla ",
 }  # fmt: skip
 GREEK = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ζ": "zeta", "η": "eta", "θ": "theta",
@@ -40,7 +40,6 @@ PREAMBLE = r"""\documentclass[a4paper,fleqn]{article}
 \usepackage{amsmath}
 \usepackage{lmodern}
 \usepackage{xcolor}
-\allowdisplaybreaks
 \setlength{\parindent}{0pt}
 \begin{document}
 \setlength{\abovedisplayskip}{3pt}
@@ -50,13 +49,13 @@ PREAMBLE = r"""\documentclass[a4paper,fleqn]{article}
 
 
 def text(value: str) -> str:
-    """Return plain text for LaTeX's text mode; what is not ASCII goes through math mode, or becomes a question mark.
+    r"""Return plain text for LaTeX's text mode; what is not ASCII goes through math mode, or becomes a question mark.
 
     Examples
     --------
     >>> from matbackprop.worked.latex import text
     >>> text("100% of W_1 → Ŷ")
-    '100\\\\% of W\\\\_1 $\\\\to $ $\\\\hat{Y}$'
+    '100\\% of W\\_1 $\\to $ $\\hat{Y}$'
     """
     return "".join(ESCAPES.get(c, c) if c.isascii() else f"${_letter(c)}$" for c in value)
 
@@ -76,20 +75,20 @@ def _letter(letter: str) -> str:
 
 
 def math(node: Symbol | Formula | Node) -> str:
-    """Return a symbol or formula for math mode.
+    r"""Return a symbol or formula for math mode.
 
     Examples
     --------
     >>> from matbackprop.worked.latex import math
     >>> from matbackprop.worked.notation import Formula, Symbol, Term
     >>> print(math(Formula("{w} ⊙ e^-2", {"w": Term(Symbol("W", "1"))})))
-    W_{1} \\odot e^{-2}
+    W_{1} \odot e^{-2}
     """
     match node:
         case Symbol(letter=letter, index=index, mark=mark, over=over):
             if letter == "1":
                 return r"\mathbf{1}"
-            own = _letter(letter) + (f"_{{{index}}}" if index else "") + ("^{+}" if mark else "")
+            own = _letter(letter).strip() + (f"_{{{index}}}" if index else "") + ("^{+}" if mark else "")
             return own if over is None else rf"\frac{{\partial {math(over)}}}{{\partial {own}}}"
         case Formula(tree=tree):
             return math(tree)

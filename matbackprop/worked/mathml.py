@@ -9,7 +9,7 @@ import numpy as np
 
 from matbackprop.validation import Array
 from matbackprop.worked.digits import digits
-from matbackprop.worked.notation import Formula, Frac, Group, Matrix, Name, Node, Op, Row, Sup, Symbol, Term
+from matbackprop.worked.notation import SIGNS, Formula, Frac, Group, Matrix, Name, Node, Op, Row, Sup, Symbol, Term
 from matbackprop.worked.steps import as_matrix
 
 __all__ = ["math", "matrix"]
@@ -82,9 +82,8 @@ def _row(parts: tuple[Node, ...]) -> str:
     result: list[str] = []
     for before, part in zip((None, *parts), parts, strict=False):
         call = isinstance(before, Name) and isinstance(part, Group)
-        if before is not None and not isinstance(before, Op) and not isinstance(part, Op) and not call:
-            result.append(SPACE)
-        elif before == Op("Σ"):
+        factors = not isinstance(before, Op | None) and not isinstance(part, Op) and not call
+        if factors or (isinstance(before, Op) and before.text in SIGNS):
             result.append(SPACE)
         result.append(math(part))
     return "".join(result)

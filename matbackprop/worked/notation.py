@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from matbackprop.validation import Array
 
-__all__ = ["Formula", "Frac", "Group", "Matrix", "Name", "Node", "Op", "Row", "Sup", "Symbol", "Term", "parse"]
+__all__ = ["SIGNS", "Formula", "Frac", "Group", "Matrix", "Name", "Node", "Op", "Row", "Sup", "Symbol", "Term", "parse"]
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ class Frac:
 Node = Term | Name | Op | Matrix | Row | Group | Sup | Frac
 
 TOKEN = re.compile(r"\{[^{}]*\}|\d+(?:\.\d+)?|[A-Za-z][A-Za-z0-9_.]*|\S")
-SUPERSCRIPTS = {"ᵀ": Op("ᵀ"), "²": Name("2"), "³": Name("3")}
+SUPERSCRIPTS: dict[str, Node] = {"ᵀ": Op("ᵀ"), "²": Name("2"), "³": Name("3")}
+SIGNS = {"Σ", "∑", "∏"}  # letters to Python
 CLOSING = {"(": ")", "[": "]"}
 
 
@@ -186,7 +189,7 @@ class _Parser:
             node = self.terms[token[1:-1]]
         elif token == "∂" and self.next():
             return Row((Op("∂"), self.atom()))
-        elif token[0].isalnum():
+        elif token[0].isalnum() and token not in SIGNS:
             node = Name(token)
         else:
             return Op(token)
@@ -256,10 +259,13 @@ def _substitute(node: Node, found: list[int]) -> Node | None:
     match node:
         case Term(value=value):
             found[0] += 1
-            return None if value is None else Matrix(value)
+            bare = value is None or value.ndim or np.iscomplexobj(value) or not value < 0
+            return None if value is None else Matrix(value) if bare else Group("(", Row((Matrix(value),)))
         case Sup(base=Term(value=value), above=Op("ᵀ")):
             found[0] += 1
             return None if value is None else Matrix(value.T)
+        case Row(parts=(Op("∂"), *_)):
+            return None  # no number stands for both ends of a derivative
         case Row(parts=parts):
             new = [_substitute(part, found) for part in parts]
             return None if None in new else Row(tuple(part for part in new if part is not None))

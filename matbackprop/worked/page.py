@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from matbackprop.validation import Array
 from matbackprop.worked.digits import number, span
 from matbackprop.worked.mathml import math, matrix
 from matbackprop.worked.steps import Step, flat, is_small
@@ -38,7 +37,8 @@ STYLE = """
 .mbp mfrac { padding-inline: .12em; }
 .mbp mtd { padding: .18em .4em; }
 .mbp mn.one { font-weight: bold; }
-.mbp .result { background: color-mix(in srgb, #2a8f5a 16%, transparent); border-radius: .35em; padding: .15em .35em .15em .15em; }
+.mbp .result { background: color-mix(in srgb, #2a8f5a 16%, transparent); border-radius: .35em;
+  padding: .15em .35em .15em .15em; }
 .mbp .part { display: inline-flex; align-items: center; gap: .5em; }
 .mbp .note { grid-column: 2; font-size: .85em; opacity: .8; }
 .mbp .range { font-size: .85em; opacity: .8; }

@@ -202,6 +202,7 @@ def _first(example: WorkedExample, stage: Stage, key: str, index: tuple[int, ...
         return _entry(example, stage.input, (row, index[1]))
     delta = np.zeros_like(example[stage.output].value)
     delta[row, unit] = 1
+    stage.layer.forward(example[stage.input].value)
     stage.layer.backward(delta)
     gradient = {prefix + name: array for prefix, part in stage.layer.walk() for name, array in part._gradients.items()}[
         key

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from matbackprop.worked.notation import Formula, Row, Symbol
 from matbackprop.validation import Array
+from matbackprop.worked.notation import Formula, Row, Symbol
 
 __all__ = ["PHASES", "SMALL", "Step", "as_matrix", "flat", "freeze", "is_small"]
 
@@ -32,7 +32,7 @@ def is_small(value: Array) -> bool:
 
 
 def as_matrix(value: Array) -> Array:
-    """Return the value as the algebra has it: a vector as a column, what has more dimensions by rows, a number as such."""
+    """Return the value as the algebra has it: a vector is a column, and more than two dimensions are rows."""
     if value.ndim in (0, 2):
         return value
     return value.reshape(-1, 1) if value.ndim == 1 else value.reshape(len(value), -1)
@@ -100,7 +100,7 @@ class Step:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the value."""
-        return self.value.shape
+        return tuple(self.value.shape)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(self.value, dtype) if copy or dtype not in (None, self.value.dtype) else self.value

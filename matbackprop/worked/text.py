@@ -36,29 +36,30 @@ def lines(step: Step, width: int) -> list[str]:
         No line is longer, unless one matrix is.
     """
     head = textwrap.wrap(step.formula, width, subsequent_indent="    ", break_long_words=False) or [""]
-    if not is_small(step.value):
-        text = [*head, f"  {span(step.value)}", *(f"  {row}" for row in heat(step.value, width - 2))]
+    if is_small(step.value):
+        text = _blackboard(step, head, width)
     else:
-        indent = ([" " * len(step.name) + " = "], 0)
-        result = matrix(step.value)
-        if step.right is None:
-            text = (_fit([(head, 0), EQUALS, result], width) if len(head) == 1 else None) or [
-                *head,
-                *beside([indent, result])[0],
-            ]
-        else:
-            boards = [formula(board) for board in step.boards]
-            whole = _fit(
-                [part for board in boards for part in (indent if board is boards[0] else EQUALS, board)]
-                + [EQUALS, result],
-                width,
-            )
-            parts = [_fit([indent, board], width) or [] for board in boards] + [beside([indent, result])[0]]
-            text = [*head, *(whole or [line for part in parts for line in part])]
+        text = [*head, f"  {span(step.value)}", *(f"  {row}" for row in heat(step.value, width - 2))]
     text = [line.rstrip() for line in text]
     if step.note:
         text += textwrap.wrap(step.note, width - 2, initial_indent="  ", subsequent_indent="  ")
     return text
+
+
+def _blackboard(step: Step, head: list[str], width: int) -> list[str]:
+    """Return the formula, then numbers and result on one line, or where that is too long on one each."""
+    result = matrix(step.value)
+    if step.right is None and len(head) == 1:
+        line = _fit([(head, 0), EQUALS, result], width)
+        if line is not None:
+            return line
+    indent: Block = [" " * len(step.name)], 0
+    pieces = [*(formula(board) for board in step.boards), result]
+    line = _fit([indent, *(block for piece in pieces for block in (EQUALS, piece))], width)
+    if line is not None:
+        return [*head, *line]
+    short = [_fit([indent, EQUALS, piece], width) or [] for piece in pieces[:-1]]
+    return [*head, *(row for piece in short for row in piece), *beside([indent, EQUALS, result])[0]]
 
 
 def _fit(blocks: list[Block], width: int) -> list[str] | None:
@@ -120,10 +121,10 @@ def with_rich(example: WorkedExample, width: int) -> str:
     """
     from io import StringIO
 
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from rich.box import SIMPLE_HEAD  # type: ignore[import-not-found, unused-ignore]
+    from rich.console import Console  # type: ignore[import-not-found, unused-ignore]
+    from rich.table import Table  # type: ignore[import-not-found, unused-ignore]
+    from rich.text import Text  # type: ignore[import-not-found, unused-ignore]
 
     width = max(width, NARROWEST)
     shapes = max(len(_shape(step)) for step in example)
@@ -131,16 +132,17 @@ def with_rich(example: WorkedExample, width: int) -> str:
     console = Console(file=stream, force_terminal=True, width=width, legacy_windows=False, highlight=False)
     console.print(Text(example.title, "bold"), *(Text(f"\n{note}") for note in example.notes), sep="")
     for phase, groups in groupby(_groups(example), lambda group: group[0]):
-        table = Table(box=SIMPLE_HEAD, width=width, header_style="bold cyan", title_justify="left", pad_edge=False)
+        table = Table(box=SIMPLE_HEAD, width=width, header_style="bold cyan", show_edge=False)
         table.add_column("shape", width=shapes, no_wrap=True, style="dim")
-        table.add_column(phase, no_wrap=True)
+        table.add_column(phase, no_wrap=True, ratio=1)
         for _, layer, steps in groups:
             if layer:
                 table.add_row("", Text(layer, "italic dim", no_wrap=False))
             for step in steps:
                 head, *rest = lines(step, width - shapes - 6)
                 text = Text(head + "".join(f"\n{row}" for row in rest))
-                text.stylize("bold green", 0, len(step.name))
+                start = max(text.plain.find(f"{step.name} = "), 0)
+                text.stylize("bold green", start, start + len(step.name))
                 table.add_row(_shape(step), text)
-        console.print(table)
+        console.print(Text(""), table)
     return stream.getvalue().rstrip("\n")

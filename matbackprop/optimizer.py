@@ -1,0 +1,319 @@
+"""What an optimiser is: the base of every update rule, the library's own and a user's."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+
+from matbackprop.settings import Configured, Setting, count, real
+from matbackprop.validation import Array, check_vector, describe
+
+__all__ = ["Call", "Optimizer", "PreparedOptimizer", "setting"]
+
+#: One NumPy call with its arrays, ready to be made.
+Call = partial[Any]
+
+#: Bytes of each vector that are worked on at a time. The five or so pieces stay in a core's cache while all calls of
+#: a rule pass over them; larger pieces wait for memory, smaller ones for Python (benchmarks/optimizer_speed.py).
+CHUNK_BYTES = 1 << 17
+
+
+class _Structural(Setting):
+    """A setting on which it may depend which calls a step makes: they are prepared anew after it was set."""
+
+    def __set__(self, owner: Configured, value: object) -> None:
+        super().__set__(owner, value)
+        vars(owner)["_parameters"] = None
+
+
+def setting(check: Any) -> Any:
+    """Return a setting of an optimiser."""
+    return _Structural(check)
+
+
+class Optimizer(Configured, ABC):
+    """A rule that changes a vector of parameters by a vector of gradients: the base class of every optimiser.
+
+    An optimiser of your own writes `update`, which changes the parameters in place. What it needs to remember from
+    step to step it names in `slots`: vectors like the parameters, zero before the first step, which `update` gets as
+    arguments of those names and changes in place.
+
+    Parameters
+    ----------
+    lr : float
+        The learning rate, finite and not negative.
+
+    Attributes
+    ----------
+    lr : float
+        It may be set between steps.
+    steps : int
+        How many steps were taken; `update` counts its own.
+    slots : tuple of str
+        The names of the vectors that make up the state.
+
+    Examples
+    --------
+    Lion (Chen et al., 2023, arXiv:2302.06675):
+
+    >>> import matbackprop as mb
+    >>> class Lion(mb.Optimizer):
+    ...     slots = ("m",)
+    ...
+    ...     def update(self, parameters, gradients, m):
+    ...         parameters -= self.lr * np.sign(0.9 * m + 0.1 * gradients)
+    ...         m += 0.01 * (gradients - m)
+    >>> optimizer = Lion(lr=0.1)
+    >>> parameters = np.array([1.0, 2.0])
+    >>> optimizer.step(parameters, np.array([3.0, -4.0]))
+    >>> parameters
+    array([0.9, 2.1])
+    """
+
+    lr: float = Setting(real())  # type: ignore[assignment]
+
+    _steps: int
+    _state: dict[str, Array]
+    _like: tuple[int, np.dtype[Any]] | None  # the size and type of the vectors that the state belongs to
+    _parameters: Array | None  # the vectors that the calls below were prepared for
+    _gradients: Array | None
+    _calls: list[Call]
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
+        """Start without a state, so that a subclass need not call ``super().__init__()``."""
+        self = super().__new__(cls)
+        self.reset()
+        return self
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        slots: Any = vars(cls).get("slots", ())
+        if not isinstance(slots, property) and (isinstance(slots, str) or {"steps", *cls._settings()} & set(slots)):
+            raise TypeError(
+                f'{cls.__name__}: slots: expected a tuple of names such as ("m", "v"), none of them a setting\'s or '
+                f"'steps', got {describe(slots)}"
+            )
+        if "update" in vars(cls) and "_prepare" not in vars(cls):
+            cls._prepare = Optimizer._prepare  # type: ignore[method-assign]  # not the calls of the parent's rule
+
+    def __init__(self, lr: float) -> None:
+        self.lr = lr
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The names of the vectors that make up the state."""
+        return ()
+
+    @property
+    def steps(self) -> int:
+        """How many steps were taken, the one that is under way included."""
+        return self._steps
+
+    @abstractmethod
+    def update(self, parameters: Array, gradients: Array, *args: Any, **state: Any) -> None:
+        """Change the parameters, and the state's vectors, in place. `gradients` cannot be written to."""
+
+    def step(self, parameters: Array, gradients: Array) -> None:
+        """Change the parameters in place.
+
+        The first step makes the state. From then on the library's own rules allocate no array, and cost least when
+        the two vectors are the same objects each time, as ``model.parameters`` and ``model.gradients`` are.
+
+        Parameters
+        ----------
+        parameters, gradients : numpy.ndarray, shape (P,)
+            Of one type, and contiguous. The gradients are not modified.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a vector does not fit the other, or the state. Nothing has changed then.
+
+        Examples
+        --------
+        >>> import matbackprop as mb
+        >>> model = mb.Sequential(mb.Linear(2, 3), mb.Tanh(), mb.Linear(3, 1), rng=0)
+        >>> x, y = [[0.0, 1.0], [1.0, 1.0]], [[1.0], [0.0]]
+        >>> optimizer = mb.Adam(lr=0.05)
+        >>> for _ in range(100):
+        ...     value = model.backprop(x, y, mb.MSE())
+        ...     optimizer.step(model.parameters, model.gradients)
+        >>> model.predict([0.0, 1.0]).round(1)
+        array([1.])
+        """
+        if parameters is not self._parameters or gradients is not self._gradients:
+            self._bind(parameters, gradients)
+        self._steps += 1
+        for call in self._calls:
+            call()
+
+    def _bind(self, parameters: Array, gradients: Array) -> None:
+        """Check the vectors, make the state where there is none, and prepare the calls for them."""
+        self._check_vectors(parameters, gradients)
+        state = {name: self._state.get(name) for name in self.slots}
+        made = {name: np.zeros_like(parameters) if old is None else old for name, old in state.items()}
+        given = gradients.view()
+        given.flags.writeable = False
+        calls = self._prepare(parameters, given, made)
+        self._state, self._calls, self._like = made, calls, (parameters.size, parameters.dtype)
+        self._parameters, self._gradients = parameters, gradients
+
+    def _check_vectors(self, parameters: Array, gradients: Array) -> None:
+        who = type(self).__name__
+        for name, vector in (("parameters", parameters), ("gradients", gradients)):
+            check_vector(f"{who}: {name}", vector, f"pass model.{name}, or array.reshape(-1)")
+            if not vector.flags.c_contiguous:
+                raise ValueError(
+                    f"{who}: {name}: expected a contiguous vector, got one with strides {vector.strides}; "
+                    "pass np.ascontiguousarray(...) of it"
+                )
+        if gradients.dtype != parameters.dtype:
+            raise TypeError(
+                f"{who}: gradients: expected the parameters' dtype, {parameters.dtype}, got {gradients.dtype}; "
+                f"convert them with .astype(parameters.dtype)"
+            )
+        if gradients.shape != parameters.shape:
+            raise ValueError(
+                f"{who}: gradients: expected the parameters' shape, {parameters.shape}, got {gradients.shape}"
+            )
+        if not parameters.flags.writeable:
+            raise ValueError(f"{who}: parameters: they are read-only, and a step changes them in place")
+        if np.may_share_memory(parameters, gradients):
+            raise ValueError(f"{who}: parameters and gradients share memory; pass a copy of the gradients")
+        if self._like not in (None, (parameters.size, parameters.dtype)):
+            size, dtype = self._like
+            raise ValueError(
+                f"{who}: its state is of {size} parameters of {dtype}, got {parameters.size} of {parameters.dtype}; "
+                "make an optimiser for each model, or call reset() to start anew"
+            )
+
+    def _prepare(self, parameters: Array, gradients: Array, state: dict[str, Array]) -> list[Call]:
+        """Return the calls that make up a step."""
+        return [partial(self._update, parameters, gradients, state)]
+
+    def _update(self, parameters: Array, gradients: Array, state: dict[str, Array]) -> None:
+        result: object = self.update(parameters, gradients, **state)
+        if result is not None:  # w = w - lr * g; return w
+            raise TypeError(
+                f"{type(self).__name__}: update returned {describe(result)}; it is to change the parameters in place, "
+                "as `parameters -= ...` does, and return nothing"
+            )
+
+    def reset(self) -> None:
+        """Forget the state and the number of steps, as if no step had been taken. The settings stay."""
+        self._steps, self._state, self._like = 0, {}, None
+        self._parameters, self._gradients, self._calls = None, None, []
+
+    @classmethod
+    def _settings(cls) -> list[str]:
+        """Return the names of the settings, the base's first."""
+        return [name for part in reversed(cls.__mro__) for name, it in vars(part).items() if isinstance(it, Setting)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return settings, the number of steps and the state: numbers, and fresh arrays of shape (P,).
+
+        Another optimiser of the class that loads it goes on as this one would, to the bit. Of an optimiser of your
+        own it holds `lr`, `steps` and the slots.
+        """
+        settings = {name: vars(self)[name] for name in self._settings() if name in vars(self)}
+        return {"steps": self._steps, **settings, **{name: array.copy() for name, array in self._state.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over settings, number of steps and state from what `state_dict` returned.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If something is missing, left over or unsound. Nothing has changed then.
+        """
+        who = f"{type(self).__name__}.load_state_dict"
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{who}: expected what state_dict() returned, got {describe(state)}")
+        trial = type(self).__new__(type(self))
+        settings = {name: getattr(type(self), name) for name in self._settings()}
+        missing = sorted({"steps", *(name for name in settings if name in vars(self))} - set(state))
+        if missing:
+            raise ValueError(f"{who}: {missing} missing; is this the state of another kind of optimiser?")
+        vars(trial).update({name: value for name, value in vars(self).items() if name not in vars(trial)})
+        for name in settings.keys() & set(state):
+            vars(trial)[name] = settings[name].check(state[name], f"{who}: {name}")
+        trial.check_settings()
+        trial._steps = count(state["steps"], f"{who}: steps")
+        names = set(state) - {"steps", *settings}
+        if names != set(trial.slots) and (names or trial._steps):
+            raise ValueError(
+                f"{who}: expected the vectors {sorted(trial.slots)}, got {sorted(map(str, names))}; "
+                "is this the state of another kind of optimiser?"
+            )
+        for name in trial.slots if names else ():
+            trial._state[name] = _as_vector(state[name], f"{who}: {name}", trial._like)
+            trial._like = trial._state[name].size, trial._state[name].dtype
+        vars(self).update(vars(trial))
+
+    def __copy__(self) -> Self:
+        return copy.deepcopy(self)  # two optimisers must not share their state
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_parameters": None, "_gradients": None, "_calls": []}
+
+
+def _as_vector(value: Any, name: str, like: tuple[int, np.dtype[Any]] | None) -> Array:
+    """Return a copy of one vector of a state, of the size and type of those before it."""
+    check_vector(name, value, "load what state_dict() returned")
+    if like not in (None, (value.size, value.dtype)):
+        raise ValueError(f"{name}: expected {like[0]} numbers of {like[1]}, as before, got {describe(value)}")
+    return np.array(value, order="C")
+
+
+class PreparedOptimizer(Optimizer):
+    """An optimiser whose rule is a short list of NumPy calls, entry by entry: the base of the library's own.
+
+    The calls are prepared once for the model's vectors, in pieces that fit the cache, and a step then makes them. A
+    complex number is treated as the pair of its parts, as torch does.
+    """
+
+    _scratch: Array | None = None
+
+    @abstractmethod
+    def numbers(self) -> tuple[float, ...]:
+        """Return the numbers of this step, in the order in which `calls` takes them."""
+
+    @abstractmethod
+    def calls(
+        self, w: Array, g: Array, numbers: tuple[Array, ...], scratch: tuple[Array, Array], *args: Any, **state: Any
+    ) -> Iterable[Call]:
+        """Yield the calls of a step for parameters `w` and gradients `g`; numbers are arrays of no dimensions."""
+
+    def update(self, parameters: Array, gradients: Array, *args: Any, **state: Any) -> None:
+        """Make the calls once, unprepared: for a subclass that adds something to the rule."""
+        for call in PreparedOptimizer._prepare(self, parameters, gradients, state):
+            call()
+
+    def _prepare(self, parameters: Array, gradients: Array, state: dict[str, Array]) -> list[Call]:
+        real_type = parameters.real.dtype
+        w, g = parameters.view(real_type), gradients.view(real_type)
+        vectors = {name: array.view(real_type) for name, array in state.items()}
+        size = min(w.size, CHUNK_BYTES // real_type.itemsize)
+        if self._scratch is None or self._scratch.shape != (2, size) or self._scratch.dtype != real_type:
+            self._scratch = np.empty((2, size), real_type)
+        table = np.empty(len(self.numbers()), real_type)
+        numbers = tuple(table[index, ...] for index in range(len(table)))
+        result: list[Call] = [partial(self._fill, table)]
+        for start in range(0, w.size, max(size, 1)):
+            part = slice(start, start + size)
+            rest = min(size, w.size - start)
+            scratch = self._scratch[0, :rest], self._scratch[1, :rest]
+            pieces = {name: array[part] for name, array in vectors.items()}
+            result += self.calls(w[part], g[part], numbers, scratch, **pieces)
+        return result
+
+    def _fill(self, table: Array) -> None:
+        table[:] = self.numbers()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_scratch": None}

@@ -1,0 +1,209 @@
+"""Batches: rows in a fresh random order, gathered into one buffer; or whatever an iterable gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from matbackprop.validation import Array, as_array, as_size, describe
+
+__all__ = ["Batch", "Batches", "as_batches", "as_data"]
+
+
+class Batch(NamedTuple):
+    """Some rows of the data; valid until the next batch is drawn."""
+
+    x: Array
+    y: Array
+    sample_weight: Array | float | None = None
+
+
+class Batches(Protocol):
+    """Where `fit` gets its batches from."""
+
+    @property
+    def steps(self) -> int | None:
+        """How many batches make an epoch, or None if that is not known."""
+
+    def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
+        """Yield the batches of an epoch."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a resumed run must agree on."""
+
+
+def as_data(value: object, name: str) -> Array:
+    """Return `value` as an array of real numbers of whatever type, without a copy where it is one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is none, or a single number.
+    """
+    own = getattr(value, "dtype", None)
+    keep = isinstance(value, np.ndarray) and isinstance(own, np.dtype) and own.kind in "biuf"
+    array = as_array(value, name, own if keep and own is not None else _kind(value))
+    if array.ndim == 0:
+        raise ValueError(f"{name}: expected one entry an example, shape (N, ...), got a single number")
+    return array
+
+
+def _kind(value: object) -> np.dtype[Any]:
+    """Return int64 for a list of integers, which may be classes, and float64 for everything else."""
+    try:
+        whole = isinstance(value, (list, tuple)) and np.asarray(value).dtype.kind in "iu"
+    except ValueError:
+        whole = False
+    return np.dtype(np.int64 if whole else np.float64)
+
+
+class Rows:
+    """Mini-batches of arrays or memory maps: each row once an epoch, in an order of its own, the last batch shorter.
+
+    A batch is gathered into buffers that the next one overwrites, so that nothing but the batch is copied, and nothing
+    is allocated.
+
+    Parameters
+    ----------
+    x, y : numpy.ndarray, shapes (N, ...)
+    weight : numpy.ndarray of shape (N, ...), float or None
+    rows : numpy.ndarray of int, or None
+        Which rows; None for all.
+    batch_size : int
+    shuffle : bool
+    types : tuple of numpy.dtype
+        What x and y are converted to.
+    """
+
+    def __init__(
+        self,
+        x: Array,
+        y: Array,
+        weight: Array | float | None,
+        rows: Array | None,
+        batch_size: int,
+        shuffle: bool,
+        types: tuple[np.dtype[Any], np.dtype[Any]],
+    ) -> None:
+        self.rows, self.batch_size, self.shuffle = rows, batch_size, shuffle
+        self.count = len(x) if rows is None else len(rows)
+        self.steps = -(-self.count // batch_size)
+        self.x, self.y = _Gathered("x", x, batch_size, types[0]), _Gathered("y", y, batch_size, types[1])
+        self.weight: _Gathered | float | None = None
+        if isinstance(weight, np.ndarray):
+            self.weight = _Gathered("sample_weight", weight, batch_size, types[0])
+        else:
+            self.weight = weight
+
+    def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
+        """Yield the batches of an epoch."""
+        order = self.rows
+        if self.shuffle:
+            order = rng.permutation(self.count if order is None else order)
+        for start in range(0, self.count, self.batch_size):
+            chosen = slice(start, min(start + self.batch_size, self.count))
+            where = chosen if order is None else order[chosen]
+            weight = self.weight.rows(where) if isinstance(self.weight, _Gathered) else self.weight
+            yield Batch(self.x.rows(where), self.y.rows(where), weight)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a resumed run must agree on."""
+        return {"rows": self.count, "batch_size": self.batch_size, "shuffle": self.shuffle}
+
+
+class _Gathered:
+    """Rows of one array, in a buffer of the type that is wanted."""
+
+    def __init__(self, name: str, array: Array, size: int, dtype: np.dtype[Any]) -> None:
+        self.name, self.array, self.dtype = name, array, dtype
+        self.buffer = np.empty((size, *array.shape[1:]), dtype)
+        self.raw = self.buffer if array.dtype == dtype else np.empty_like(self.buffer, array.dtype)
+
+    def rows(self, where: slice | Array) -> Array:
+        """Return those rows."""
+        if isinstance(where, slice):
+            found = self.array[where]
+            if found.dtype == self.dtype:
+                return found
+        else:
+            found = self.raw[: len(where)]
+            np.take(self.array, where, 0, found, "clip")  # "raise" would gather into a copy first
+        if found.dtype != self.dtype:
+            target = self.buffer[: len(found)]
+            try:
+                with np.errstate(over="raise"):
+                    np.copyto(target, found, casting="unsafe")
+            except FloatingPointError:
+                raise ValueError(
+                    f"{self.name}: expected numbers that fit {self.dtype}, got some that are too large; scale them"
+                ) from None
+            return target
+        return found
+
+
+class Streamed:
+    """Batches that an iterable gives: (x, y) or (x, y, sample_weight), afresh in each epoch.
+
+    Parameters
+    ----------
+    source : iterable, or callable that returns one
+    """
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+        self.begun = False
+        self.steps: int | None = None
+        if isinstance(source, Sized):
+            self.steps = len(source)
+
+    def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
+        """Yield the batches of an epoch."""
+        batches = self.source() if callable(self.source) else self.source
+        if self.begun and isinstance(batches, Iterator) and batches is self.source:
+            raise ValueError(
+                "fit: x is an iterator, which ends after one epoch; pass a list, an object with __iter__, or a "
+                "function that returns a fresh iterator"
+            )
+        self.begun = True
+        for index, batch in enumerate(batches):
+            if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
+                raise TypeError(
+                    f"fit: batch {index} of the iterable must be (x, y) or (x, y, sample_weight), got {describe(batch)}"
+                )
+            yield Batch(*batch)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a resumed run must agree on: nothing, the iterable's affairs are its own."""
+        return {}
+
+
+def as_batches(
+    x: Any,
+    y: Any,
+    weight: Any,
+    *,
+    rows: Array | None,
+    batch_size: int | None,
+    shuffle: bool,
+    types: tuple[np.dtype[Any], np.dtype[Any]],
+) -> Rows:
+    """Return the batches of arrays that `as_data` has seen.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `batch_size` is no size, or larger than the data.
+    """
+    count = len(x) if rows is None else len(rows)
+    if batch_size is None:
+        size = min(32, count)
+    else:
+        size = as_size(batch_size, "fit: batch_size")
+        if size > count:
+            raise ValueError(
+                f"fit: batch_size is {size}, but there are {count} examples to train on; for one batch an epoch pass "
+                f"batch_size={count}"
+            )
+    return Rows(x, y, weight, rows, size, shuffle, types)

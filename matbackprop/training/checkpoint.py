@@ -1,0 +1,129 @@
+"""Checkpoints: everything that a run needs to go on, bit for bit, as if it had never been stopped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from matbackprop.settings import Configured, Setting
+from matbackprop.validation import Array, as_size, describe
+
+if TYPE_CHECKING:
+    from matbackprop.sequential import Sequential
+
+__all__ = ["Checkpoint", "check_same", "generator_state", "generators", "restore_generator"]
+
+KIND = "matbackprop training run"
+
+
+def _as_path(value: object, name: str) -> Path:
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name}: expected a file name, got {describe(value)}")
+    return Path(value)
+
+
+class Checkpoint(Configured):
+    """Keep a training run in a file, so that it can go on after it was killed.
+
+    The file is replaced in one step: whenever the process dies, what is on disk is the old one or the new one, whole.
+    It holds the parameters, the best ones, the state of the optimiser, the schedule and all random generators, and the
+    history. ``fit(..., checkpoint=..., resume=True)`` goes on from it, and comes to the same bits as a run that was
+    never stopped.
+
+    Parameters
+    ----------
+    path : str or path
+        A file name that ends in ``.safetensors`` (which needs safetensors) or ``.npz``.
+    every : int, keyword-only, default 1
+        How many epochs pass between two writes; the last one is always written.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `path` is no path, or `every` no positive integer.
+
+    Examples
+    --------
+    >>> import matbackprop as mb
+    >>> checkpoint = mb.Checkpoint("run.npz", every=10)
+    """
+
+    path: Path = Setting(_as_path)  # type: ignore[assignment]
+    every: int = Setting(as_size)  # type: ignore[assignment]
+
+    def __init__(self, path: str | os.PathLike[str], *, every: int = 1) -> None:
+        self.path, self.every = path, every  # type: ignore[assignment]
+
+    def write(self, tensors: Mapping[str, Array], state: Mapping[str, Any]) -> None:
+        """Replace the file."""
+        from matbackprop.files import write_tensors
+
+        write_tensors(self.path, dict(tensors), {"kind": KIND, **state})
+
+    def read(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Return what was written.
+
+        Raises
+        ------
+        ValueError
+            If the file holds something else.
+        """
+        from matbackprop.files import read_tensors
+
+        tensors, state = read_tensors(self.path)
+        if state.get("kind") != KIND:
+            raise ValueError(f"{self.path}: expected the checkpoint of a training run; for a model use mb.load")
+        return tensors, state
+
+
+def check_same(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise a ValueError that says where two runs' settings differ, if they do."""
+    names = [name for name in {**saved, **now} if saved.get(name) != now.get(name)]
+    if names:
+        listed = "; ".join(f"{name} was {saved.get(name)!r} and is {now.get(name)!r}" for name in names)
+        raise ValueError(f"fit: resume: {path} is of a run with other settings: {listed}")
+
+
+def generators(model: Sequential) -> Iterator[np.random.Generator]:
+    """Yield the generators that layers have of their own, in order."""
+    for _, layer in model.walk():
+        yield from (value for value in vars(layer).values() if isinstance(value, np.random.Generator))
+
+
+def generator_state(rng: np.random.Generator) -> dict[str, Any]:
+    """Return the state of a generator as JSON can hold it."""
+    return {name: _plain(part) for name, part in rng.bit_generator.state.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, np.ndarray):
+        return {"array": value.tolist(), "dtype": value.dtype.name}
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def restore_generator(rng: np.random.Generator, state: Mapping[str, Any]) -> None:
+    """Put a generator into the state that `generator_state` returned.
+
+    Raises
+    ------
+    ValueError
+        If it is of another kind.
+    """
+    kind = type(rng.bit_generator).__name__
+    if state["bit_generator"] != kind:
+        raise ValueError(f"fit: resume: the run's generator was a {state['bit_generator']}, and this one is a {kind}")
+    rng.bit_generator.state = _arrays(state)
+
+
+def _arrays(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        if set(value) == {"array", "dtype"}:
+            return np.array(value["array"], dtype=value["dtype"])
+        return {name: _arrays(part) for name, part in value.items()}
+    return value

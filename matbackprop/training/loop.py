@@ -1,0 +1,290 @@
+"""fit: what a training run is made of, checked and put together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from matbackprop.loss import Loss, check_loss
+from matbackprop.optimizers import Optimizer
+from matbackprop.parallel import as_workers
+from matbackprop.penalties import Penalty
+from matbackprop.schedules import Schedule, as_schedule
+from matbackprop.sequential import Sequential
+from matbackprop.training.batches import Batches, Streamed, as_batches, as_data
+from matbackprop.training.checkpoint import Checkpoint, check_same, generator_state, restore_generator
+from matbackprop.training.history import History
+from matbackprop.training.progress import progress_display
+from matbackprop.training.run import Epoch, Run
+from matbackprop.training.stopping import EarlyStopping, interruptible
+from matbackprop.training.validation import Metric, Validation, check_metrics, check_targets, split
+from matbackprop.validation import Array, as_flag, as_rng, as_size, as_tolerance, check_features, describe
+
+__all__ = ["fit"]
+
+
+def fit(
+    model: Sequential,
+    x: Any,
+    y: Any,
+    loss: Loss,
+    optimizer: Optimizer,
+    *,
+    epochs: int,
+    batch_size: int | None = None,
+    shuffle: bool = True,
+    validation: float | tuple[Any, ...] | None = None,
+    metrics: Mapping[str, Metric] | None = None,
+    early_stopping: EarlyStopping | int | None = None,
+    callbacks: Iterable[Callable[[Epoch], object]] = (),
+    sample_weight: Any = None,
+    schedule: Schedule | Callable[[int], float] | None = None,
+    clip_norm: float | None = None,
+    penalty: Penalty | None = None,
+    checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    rng: Any = None,
+    workers: int | None = None,
+) -> History:
+    """Train a model on mini-batches, and return what the run went through.
+
+    In each epoch the rows are drawn in a fresh random order, without replacement, `batch_size` at a time; each batch is
+    one `backprop` and one step of the optimiser.
+
+    Parameters
+    ----------
+    model : Sequential
+        Its parameters are trained in place.
+    x, y : array_like, shapes (N, ...)
+        Examples and targets; memory maps are read batch by batch. Or `x` is an iterable of batches ``(x, y)`` or
+        ``(x, y, sample_weight)``, or a function that returns one, and `y` None: so the data may exceed memory.
+    loss : Loss
+    optimizer : Optimizer
+        Goes on from the state that it has; its `lr` is the same afterwards.
+    epochs : int, keyword-only
+    batch_size : int, keyword-only, optional
+        Rows a step; 32 by default, or all where there are fewer. Not for an iterable.
+    shuffle : bool, keyword-only, default True
+        Whether the rows come in a random order. Not for an iterable.
+    validation : float or tuple, keyword-only, optional
+        What the model is judged on after each epoch: a fraction of the rows, drawn once and not trained on, or
+        ``(x, y)`` or ``(x, y, sample_weight)``.
+    metrics : dict of str to callable, keyword-only, optional
+        ``metric(y_pred, y_true) -> float`` by name, for the validation data: ``{"accuracy": mb.accuracy}``.
+    early_stopping : EarlyStopping or int, keyword-only, optional
+        When to stop before the last epoch; a number is a patience.
+    callbacks : iterable of callable, keyword-only, optional
+        Each is shown the `Epoch` that has ended; if it returns True, the run ends.
+    sample_weight : array_like, shape (N, ...), or float, keyword-only, optional
+        As in `Sequential.backprop`; what has the length of `x` goes with its rows.
+    schedule : Schedule or callable, keyword-only, optional
+        The learning rate over the epochs; a function of the epoch's number is a factor.
+    clip_norm : float, keyword-only, optional
+        The Euclidean norm that a gradient is scaled down to, where it is larger.
+    penalty : L1 or L2, keyword-only, optional
+        Added to each batch's loss.
+    checkpoint : Checkpoint or path, keyword-only, optional
+        Where the run is kept, after every epoch unless the `Checkpoint` says otherwise.
+    resume : bool, keyword-only, default False
+        Whether to go on from the checkpoint, if its file is there. The arguments must be the same, but for `epochs`.
+    progress : bool, keyword-only, default True
+        Whether to show a bar (on a terminal or in a notebook, if tqdm is installed) or plain lines, on stderr.
+    rng : int, numpy.random.Generator or None, keyword-only
+        Where the order of the rows and the fraction come from. The same seed gives the same bits.
+    workers : int, keyword-only, optional
+        How many threads share a batch. See `Sequential.backprop`.
+
+    Returns
+    -------
+    History
+        Ctrl-C ends the run after the step that is running, and returns the history so far.
+
+    Raises
+    ------
+    Diverged
+        If the loss or the parameters became NaN or infinite: with the epoch, the step, the layer where that began, and
+        what to try. The model has the parameters of the last good epoch.
+    TypeError, ValueError
+        If an argument does not fit. Before the first step this leaves everything as it was.
+    FileExistsError
+        If the checkpoint is there already, and `resume` is False.
+
+    Examples
+    --------
+    >>> import matbackprop as mb
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.uniform(-1, 1, (200, 2))
+    >>> y = (x[:, :1] * x[:, 1:] > 0).astype(float)
+    >>> model = mb.Sequential(mb.Linear(2, 8), mb.Tanh(), mb.Linear(8, 1), rng=0)
+    >>> history = mb.fit(
+    ...     model, x, y, mb.BCEWithLogits(), mb.Adam(0.05), epochs=100, validation=0.2, early_stopping=20, rng=0,
+    ...     progress=False,
+    ... )
+    >>> bool(history["validation_loss"].min() < 0.1)
+    True
+    """
+    if not isinstance(model, Sequential):
+        raise TypeError(f"fit: model: expected a Sequential, got {describe(model)}")
+    if model.dtype.kind == "c":
+        raise TypeError(f"fit: model: expected a real model, got one of {model.dtype}, whose loss has no minimum")
+    check_loss(loss)
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"fit: optimizer: expected an Optimizer such as mb.Adam(), got {describe(optimizer)}")
+    epochs, workers = as_size(epochs, "fit: epochs"), as_workers(workers)
+    shuffle = as_flag(shuffle, "fit: shuffle", "pass False to keep the rows' own order")
+    progress = as_flag(progress, "fit: progress", "pass False for silence")
+    clip = as_tolerance(clip_norm, "fit: clip_norm")
+    schedule = None if schedule is None else as_schedule(schedule)
+    if penalty is not None and not isinstance(penalty, Penalty):
+        raise TypeError(f"fit: penalty: expected an L1 or L2, got {describe(penalty)}")
+    callbacks = _as_callbacks(callbacks)
+    rng = as_rng(rng, "fit: rng")
+
+    keeper = checkpoint if checkpoint is None or isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+    saved = _saved(keeper, as_flag(resume, "fit: resume", "pass True to go on from the checkpoint"))
+    if saved is not None:
+        restore_generator(rng, saved[1]["settings"]["rng"])  # the rows that are kept for validation are drawn with it
+    started = generator_state(rng)
+
+    batches, judge = _data(model, x, y, loss, sample_weight, batch_size, shuffle, validation, metrics, rng)
+    rule = _as_rule(early_stopping, judge)
+    run = Run(
+        model, batches, loss, optimizer,
+        validation=judge, early_stopping=rule, callbacks=callbacks, schedule=schedule, clip=clip, penalty=penalty,
+        rng=rng, workers=workers,
+    )  # fmt: skip
+    settings = {
+        "model": repr(model),
+        "loss": _name(loss),
+        "optimizer": _name(optimizer),
+        "schedule": _name(schedule),
+        "penalty": _name(penalty),
+        "clip_norm": clip,
+        "early_stopping": repr(rule),
+        "validation": None if judge is None else judge.count,
+        "metrics": [] if judge is None else list(judge.metrics),
+        "workers": workers,
+        "rng": started,
+        **batches.settings(),
+    }
+    rate = optimizer.lr
+    if schedule is not None:
+        optimizer.lr = schedule.start(rate)
+    reason = None
+    if keeper is not None and saved is not None:
+        check_same(keeper.path, saved[1]["settings"], settings)
+        run.restore(*saved)
+        reason = saved[1]["finished"]
+
+    display = progress_display(progress, epochs, run.number, batches.steps)
+    try:
+        with interruptible() as interrupt:
+            while reason is None and run.number < epochs:
+                reason = run.epoch(interrupt, display)
+                due = reason is not None or run.number == epochs or (keeper and run.number % keeper.every == 0)
+                if keeper is not None and due and not interrupt.pressed:
+                    run.save(keeper, settings, reason)
+        run.end(reason or f"all {run.number} epochs done")
+    finally:
+        optimizer.lr = rate
+        display.close(f"fit: {run.history.stopped}")
+    return run.history
+
+
+def _data(
+    model: Sequential,
+    x: Any,
+    y: Any,
+    loss: Loss,
+    weight: Any,
+    batch_size: int | None,
+    shuffle: bool,
+    validation: Any,
+    metrics: Any,
+    rng: np.random.Generator,
+) -> tuple[Batches, Validation | None]:
+    """Return where the batches come from, and what the model is judged on."""
+    metrics = check_metrics(metrics)
+    if metrics and validation is None:
+        raise ValueError("fit: metrics: are measured on validation data; pass validation=0.2, or (x, y)")
+    fraction = isinstance(validation, (int, float, np.number)) and not isinstance(validation, bool)
+    judge = None if validation is None or fraction else Validation.of(model, loss, validation, metrics)
+    if y is None:
+        for name, given in (("batch_size", batch_size), ("sample_weight", weight)):
+            if given is not None:
+                raise ValueError(f"fit: {name}: is for arrays; an iterable of batches brings its own")
+        if fraction:
+            raise ValueError("fit: validation: a fraction is for arrays; with an iterable of batches pass (x, y)")
+        if isinstance(x, np.ndarray) or not (callable(x) or isinstance(x, Iterable)):
+            raise TypeError(f"fit: y is None, so x must be an iterable of batches (x, y), got {describe(x)}")
+        return Streamed(x), judge
+
+    x, y = as_data(x, "fit: x"), as_data(y, "fit: y")
+    if len(x) != len(y):
+        raise ValueError(f"fit: expected as many examples in x as in y, got {len(x)} and {len(y)}")
+    if not len(x):
+        raise ValueError("fit: there are no examples: x and y have length 0")
+    shape = (1, *x.shape[1:-1], model.output_width(x.shape[-1])) if x.ndim > 1 else (1,)
+    check_features(f"fit: x: {model[0].label}", x.shape, model.in_features)
+    probe = loss.as_targets(y[:1], shape, model.dtype, "fit: y")
+    check_targets(loss, y, "fit: y")
+    if weight is not None and np.ndim(weight):
+        weight = as_data(weight, "fit: sample_weight")
+        if len(weight) != len(x):
+            raise ValueError(
+                f"fit: sample_weight: expected a number, or an entry for each of the {len(x)} examples, got shape "
+                f"{weight.shape}"
+            )
+    rows = None
+    if fraction:
+        rows, kept = split(len(x), float(validation), rng)
+        judge = Validation(model, loss, x, y, weight, kept, metrics)
+    return as_batches(
+        x, y, weight, rows=rows, batch_size=batch_size, shuffle=shuffle, types=(model.dtype, probe.dtype)
+    ), judge
+
+
+def _as_callbacks(callbacks: Any) -> list[Callable[[Epoch], object]]:
+    """Return the callbacks as a list of functions."""
+    listed = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
+    for callback in listed:
+        if not callable(callback):
+            raise TypeError(f"fit: callbacks: expected functions of an Epoch, got {describe(callback)}")
+    return listed
+
+
+def _as_rule(rule: EarlyStopping | int | None, judge: Validation | None) -> EarlyStopping | None:
+    """Return the rule of early stopping, whose column the history will have."""
+    if rule is None:
+        return None
+    rule = rule if isinstance(rule, EarlyStopping) else EarlyStopping(rule)
+    columns = ["loss"] if judge is None else ["loss", "validation_loss", *judge.metrics]
+    if rule.monitor not in (None, *columns):
+        hint = "" if judge is not None else "; pass validation=0.2, or (x, y)"
+        raise ValueError(f"fit: early_stopping: expected to monitor one of {columns}, got {rule.monitor!r}{hint}")
+    return rule
+
+
+def _saved(checkpoint: Checkpoint | None, resume: bool) -> tuple[dict[str, Array], dict[str, Any]] | None:
+    """Return what the checkpoint's file holds, if there is one to go on from."""
+    if checkpoint is None:
+        if resume:
+            raise ValueError("fit: resume: there is nothing to go on from; pass checkpoint= too")
+        return None
+    if not checkpoint.path.exists():
+        return None
+    if not resume:
+        raise FileExistsError(
+            f"fit: checkpoint: {checkpoint.path} is there already; pass resume=True to go on from it, or delete it"
+        )
+    return checkpoint.read()
+
+
+def _name(part: object) -> str:
+    """Return the repr of a part, or its type's name where the repr holds an address."""
+    text = repr(part)
+    return f"{type(part).__module__}.{type(part).__qualname__}" if " at 0x" in text else text

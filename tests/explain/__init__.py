@@ -1,0 +1,1 @@
+"""Tests of matbackprop.worked, whose door is mb.explain."""

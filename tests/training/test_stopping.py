@@ -1,0 +1,161 @@
+"""How a run ends before its time: numbers that are not finite, and Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+import matbackprop as mb
+
+X = np.linspace(-1, 1, 40).reshape(20, 2)
+Y = X.sum(axis=1, keepdims=True)
+QUIET = {"progress": False, "rng": 0, "batch_size": 5}
+
+
+def network(*layers: mb.Layer) -> mb.Sequential:
+    return mb.Sequential(mb.Linear(2, 3), *(layers or (mb.Tanh(),)), mb.Linear(3, 1), rng=0)
+
+
+class Explode(mb.Layer):
+    """The identity, until `broken` is set: then one output is infinite."""
+
+    broken = False
+
+    def forward(self, x, out=None):
+        y = x.copy()
+        if self.broken:
+            y[1, 2] = np.inf
+        return y
+
+    def backward(self, delta, out=None):
+        return delta.copy()
+
+
+def test_the_layer_where_it_began_is_named():
+    layer = Explode()
+    model = network(layer)
+    kept = []
+
+    def after(epoch: mb.Epoch) -> None:
+        kept.append(model.parameters.copy())
+        layer.broken = epoch.number == 1
+
+    with pytest.raises(mb.Diverged) as caught:
+        mb.fit(model, X, Y, mb.MSE(), mb.Adam(), epochs=5, callbacks=[after], **QUIET)
+    error = caught.value
+    assert (error.epoch, error.step, error.layer) == (2, 0, "layer 1, Explode()")
+    assert error.history.epochs == 2
+    assert "the loss became inf in epoch 3, step 1: the output of layer 1, Explode() is the first with" in str(error)
+    assert "Try a smaller learning rate (it is 0.001), or clip_norm=1.0" in str(error)
+    assert np.array_equal(model.parameters, kept[-1])
+
+
+def test_a_learning_rate_that_is_too_large():
+    model = network(mb.ReLU())
+    before = model.parameters.copy()
+    optimizer = mb.SGD(1e308, momentum=0.9)
+    message = r"layer 0, Linear\(2, 3\) has an infinity in its weight, left by the update before"
+    with pytest.warns(RuntimeWarning, match="overflow"), pytest.raises(mb.Diverged, match=message):
+        mb.fit(model, X, 100 * Y, mb.MSE(), optimizer, epochs=5, **QUIET)
+    assert np.array_equal(model.parameters, before)
+    assert optimizer.steps == 0
+
+
+def test_the_last_update_is_looked_at_too():
+    model = network()
+    message = "the last update made parameters that are not finite"
+    with pytest.warns(RuntimeWarning, match="overflow"), pytest.raises(mb.Diverged, match=message) as caught:
+        mb.fit(model, X, 100 * Y, mb.MSE(), mb.SGD(1e308), epochs=1, progress=False, batch_size=20)
+    assert np.isfinite(model.parameters).all()
+    assert caught.value.layer is not None
+
+
+def test_inputs_that_are_not_finite():
+    x = X.copy()
+    x[7, 1] = np.nan
+    with pytest.raises(mb.Diverged, match="x has NaN in this batch") as caught:
+        mb.fit(network(), x, Y, mb.MSE(), mb.Adam(), epochs=5, shuffle=False, **QUIET)
+    assert (caught.value.epoch, caught.value.step, caught.value.layer) == (0, 1, None)
+
+
+def test_inputs_of_large_scale_are_mentioned():
+    with pytest.warns(RuntimeWarning), pytest.raises(mb.Diverged, match=r"the largest here is 1e\+200"):
+        mb.fit(network(mb.ReLU()), X * 1e200, Y, mb.MSE(), mb.Adam(), epochs=5, clip_norm=1.0, **QUIET)
+
+
+def test_ctrl_c_waits_for_the_step_and_keeps_what_there_is():
+    ended = []
+
+    class Press(mb.Layer):
+        calls = 0
+
+        def forward(self, x, out=None):
+            Press.calls += 1
+            if Press.calls == 10:  # epoch 3, step 2
+                os.kill(os.getpid(), signal.SIGINT)
+            ended.append(False)
+            return x.copy()
+
+        def backward(self, delta, out=None):
+            ended[-1] = True
+            return delta.copy()
+
+    model = mb.Sequential(mb.Linear(2, 2), Press(), mb.Linear(2, 1), rng=0)
+    optimizer = mb.Adam()
+    history = mb.fit(model, X, Y, mb.MSE(), optimizer, epochs=100, **QUIET)
+    assert history.stopped == "interrupted in epoch 3, after 2 of its 4 steps"
+    assert history.epochs == 2
+    assert all(ended)
+    assert optimizer.steps == 10
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    def press(epoch: mb.Epoch) -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("not reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        mb.fit(network(), X, Y, mb.MSE(), mb.Adam(), epochs=3, callbacks=[press], **QUIET)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_goes_back_to_the_best_if_that_was_asked_for():
+    values, states = iter([2.0, 1.0, 3.0]), []
+
+    def press(epoch: mb.Epoch) -> None:
+        states.append(epoch.model.parameters.copy())
+        if epoch.number == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    model = network()
+    history = mb.fit(
+        model, X, Y, mb.MSE(), mb.Adam(), epochs=9, validation=(X, Y), metrics={"m": lambda p, y: next(values)},
+        early_stopping=mb.EarlyStopping(5, monitor="m"), callbacks=[press], **QUIET,
+    )  # fmt: skip
+    assert history.best_epoch == 1
+    assert np.array_equal(model.parameters, states[1])
+
+
+def test_another_thread_and_another_handler_are_left_alone():
+    results = []
+    thread = threading.Thread(
+        target=lambda: results.append(mb.fit(network(), X, Y, mb.MSE(), mb.Adam(), epochs=1, **QUIET))
+    )
+    thread.start()
+    thread.join()
+    assert results[0].epochs == 1
+
+    seen = []
+    previous = signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+    try:
+        press = lambda epoch: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
+        history = mb.fit(network(), X, Y, mb.MSE(), mb.Adam(), epochs=2, callbacks=[press], **QUIET)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert history.epochs == len(seen) == 2
