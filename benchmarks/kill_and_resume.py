@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +22,18 @@ import numpy as np
 EPOCHS = 40
 
 
-def train(path: Path | None) -> np.ndarray:
+def train(path: Path | None, begin: Callable[[], None] = lambda: None) -> np.ndarray:
     """Run the training, or what is left of it, and return the parameters and losses."""
     import matbackprop as mb
+    import matbackprop.files
 
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2000, 64), np.float32)
     y = rng.integers(0, 10, 2000)
     model = mb.Sequential(mb.Linear(64, 64), mb.ReLU(), mb.Linear(64, 10), rng=0, dtype=np.float32)
-    history = mb.fit(
+    fit = mb.fit
+    begin()
+    history = fit(
         model, x, y, mb.CrossEntropy(), mb.Adam(), epochs=EPOCHS, batch_size=64, validation=0.1, rng=1, progress=False,
         schedule=mb.CosineAnnealingLR(EPOCHS), checkpoint=path, resume=path is not None, early_stopping=EPOCHS,
     )  # fmt: skip
@@ -45,8 +49,7 @@ def main() -> int:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        print("begun", flush=True)
-        train(Path(args.child))
+        train(Path(args.child), lambda: print("begun", flush=True))
         return 0
 
     from matbackprop.files import read_tensors
@@ -66,7 +69,7 @@ def main() -> int:
                 process = subprocess.Popen([sys.executable, __file__, "--child", str(path)], stdout=subprocess.PIPE)
                 process.stdout.readline()
                 try:
-                    process.wait(rng.uniform(0, 0.8 * whole) if kills < args.kills else None)
+                    process.wait(rng.uniform(0, whole / 3) if kills < args.kills else None)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()

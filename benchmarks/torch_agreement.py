@@ -31,6 +31,13 @@ LOSSES = [
     *(loss(reduction) for loss in (mb.MSE, mb.BCE, mb.BCEWithLogits) for reduction in ("mean", "sum")),
     mb.BCEWithLogits(pos_weight=2.5),
     mb.BCEWithLogits(pos_weight=[0.5, 1.0, 4.0]),
+    *(mb.Huber(reduction, delta) for reduction in ("mean", "sum") for delta in (1.0, 0.25)),
+]
+CLASS_LOSSES = [
+    *(mb.CrossEntropy(reduction) for reduction in ("mean", "sum")),
+    mb.CrossEntropy(label_smoothing=0.1),
+    mb.CrossEntropy(class_weight=np.linspace(0.5, 2.0, 10).round(2)),
+    mb.CrossEntropy(label_smoothing=0.1, class_weight=np.linspace(0.5, 2.0, 10).round(2)),
 ]
 NETWORKS = [  # widths, activation, loss; BCE after a Sigmoid
     ((8, 16, 3), mb.Tanh, mb.MSE()),
@@ -59,6 +66,12 @@ def torch_loss(loss, y_pred, y):
     settings = {"reduction": loss.reduction}
     if getattr(loss, "pos_weight", None) is not None:
         settings["pos_weight"] = torch.tensor(loss.pos_weight, dtype=y.dtype)
+    if isinstance(loss, mb.Huber):
+        settings["delta"] = loss.delta
+    if isinstance(loss, mb.CrossEntropy):
+        settings["label_smoothing"] = loss.label_smoothing
+        if loss.class_weight is not None:
+            settings["weight"] = torch.tensor(loss.class_weight, dtype=y_pred.dtype)
     return getattr(torch.nn, f"{type(loss).__name__}Loss")(**settings)(y_pred, y)
 
 
@@ -113,6 +126,17 @@ def compare_loss(rng, dtype, loss):
         value_torch.backward()
         yield "value", error(np.asarray(loss(y_pred, y), dtype), value_torch)
         yield "gradient", error(loss.backward(), y_torch.grad)
+
+
+def compare_class_loss(rng, dtype, loss, probabilities):
+    for rows in BATCHES:
+        z = rng.normal(0, 3, (rows, 10)).astype(dtype)
+        y = rng.dirichlet(np.ones(10), rows).astype(dtype) if probabilities else rng.integers(0, 10, rows)
+        z_torch = torch.tensor(z, requires_grad=True)
+        value_torch = torch_loss(loss, z_torch, torch.tensor(y))
+        value_torch.backward()
+        yield "value", error(np.asarray(loss(z, y), dtype), value_torch)
+        yield "gradient", error(loss.backward(), z_torch.grad)
 
 
 def compare_network(rng, dtype, widths, activation, loss):
@@ -177,6 +201,11 @@ def main():
     print_table("loss", "value", "gradient")
     for loss in LOSSES:
         print_row(repr(loss), compare_loss, loss)
+    for loss, probabilities in product(CLASS_LOSSES, (False, True)):
+        weighted = ", weighted" * (loss.class_weight is not None)
+        smoothed = f", smoothing {loss.label_smoothing}" * (loss.label_smoothing > 0)
+        name = f"CrossEntropy {loss.reduction}{smoothed}{weighted}, {'soft' if probabilities else 'classes'}"
+        print_row(name, compare_class_loss, loss, probabilities)
     names = ["-".join(map(str, widths)) + f" {f.__name__}, {loss!r}" for widths, f, loss in NETWORKS]
     print_table("network", "loss, output", "gradients")
     for name, case in zip(names, NETWORKS, strict=True):

@@ -22,6 +22,7 @@ from matbackprop.sequential import Sequential
 
 if TYPE_CHECKING:
     from matbackprop.clipping import clip_norm
+    from matbackprop.files import load, save
     from matbackprop.gradcheck import GradientReport, check_gradient, check_layer, check_model, numerical_gradient
     from matbackprop.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
     from matbackprop.penalties import L1, L2
@@ -75,7 +76,9 @@ __all__ = [
     "explain",
     "fit",
     "initializers",
+    "load",
     "numerical_gradient",
+    "save",
 ]
 
 #: Names whose modules are imported when they are first asked for, so that importing the package stays cheap.
@@ -107,7 +110,9 @@ _ON_DEMAND = {
     "clip_norm": "clipping",
     "explain": "worked",
     "fit": "training",
+    "load": "files",
     "numerical_gradient": "gradcheck",
+    "save": "files",
 }
 
 

@@ -121,6 +121,17 @@ class Chain(Layer):
 
     # The layers.
 
+    def config(self) -> dict[str, Any]:
+        """Return the layers. The type is that of the whole model."""
+        return {"layers": list(self._layers)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Return a chain of these layers."""
+        if config.keys() != {"layers"} or not isinstance(config["layers"], list):
+            raise ValueError(f"{cls.__name__}: expected a list of layers, got {describe(config)}")
+        return cls(*config["layers"])
+
     def leaves(self) -> list[Layer]:
         """Return the layers that compute, in order, with those of nested chains in their place."""
         return [leaf for layer in self._layers for leaf in layer.leaves()]
@@ -177,6 +188,12 @@ class Chain(Layer):
 
     def follow(self, other: Layer) -> None:
         """Do nothing: the layers follow each for itself."""
+
+    def forget(self) -> None:
+        """Drop what the last forward pass left, and the vectors that the layers are about to leave."""
+        super().forget()
+        for name in self._transient:
+            vars(self).pop(name, None)
 
     def replica(self) -> Self:
         """Return a twin that shares parameters and gradients and whose layers have caches of their own."""

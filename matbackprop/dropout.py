@@ -130,10 +130,11 @@ class Dropout(SteppedLayer):
     def forward_steps(self, x: Array, out: Array, empty: Empty) -> Iterable[Call]:
         """A = Z ⊙ M."""
         mask, noise = self._mask(x.shape, x.dtype), empty(x.shape, np.float32)
+        scale = np.asarray(1 / (1 - np.longdouble(self._p)), x.dtype)
         yield call(self.forget)  # the M of an earlier pass is about to go
         yield call(self._draw, noise)
-        yield call(np.greater_equal, noise, np.float32(self._p), mask)
-        yield call(np.multiply, mask, np.asarray(1 / (1 - self._p), x.dtype), mask)
+        yield call(np.greater_equal, noise, np.asarray(self._p, np.float32), mask)
+        yield call(np.multiply, mask, scale, mask)
         yield call(np.multiply, x, mask, out)
 
     def backward_steps(self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty) -> Iterable[Call]:

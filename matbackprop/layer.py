@@ -165,6 +165,23 @@ class Layer(ABC):
         """Return the number of features that come out where `width` go in. The same, unless overridden."""
         return width
 
+    def config(self) -> dict[str, Any]:
+        """Return the keyword arguments that make this layer again, apart from its parameters: for a file.
+
+        Values are None, bool, int, float, str, layers, or lists of these, or string-keyed dicts. A layer without
+        arguments has none; one with arguments overrides this, or cannot be saved.
+        """
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Return a layer with these settings, of a kind that `config` returned."""
+        return cls(**config)
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each parameter of the layer's own, drawn already or not."""
+        return {name: array.shape for name, array in self._parameters.items()}
+
     def waits(self) -> bool:
         """Return whether `initialize` has something to draw."""
         return bool(self.drawn) and not self._parameters

@@ -182,6 +182,15 @@ class Linear(SteppedLayer):
         forward = "{x} {weight}ᵀ + {1} {bias}ᵀ" if self.has_bias else "{x} {weight}ᵀ"
         return {"forward": forward, "weight": "{delta}ᵀ {x}", "bias": "{delta}ᵀ {1}", "backward": "{delta} {weight}"}
 
+    def config(self) -> dict[str, Any]:
+        """Return the sizes, and whether there is a bias."""
+        return {"in_features": self.in_features, "out_features": self.out_features, "bias": self.has_bias}
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of W and b."""
+        bias = {"bias": (self.out_features,)} if self.has_bias else {}
+        return {"weight": (self.out_features, self.in_features), **bias}
+
     def output_width(self, width: int) -> int:
         """Return `out_features`."""
         return self.out_features

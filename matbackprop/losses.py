@@ -129,10 +129,11 @@ class Huber(Loss):
 
     def steps(self, y_pred: Array, y: Array, losses: Array, delta: Array, empty: Empty) -> Iterable[Call]:
         """ℓ = c (e - c/2), ∂ℓ/∂ŷ = c."""
-        limit, half, error = np.asarray(self._limit, y.dtype), np.full((), 0.5, y.dtype), empty(y.shape, y.dtype)
+        low, high, half = (np.asarray(value, y.dtype) for value in (-self._limit, self._limit, 0.5))
+        error = empty(y.shape, y.dtype)
         yield call(np.subtract, y_pred, y, error)
-        yield call(np.minimum, error, limit, out=delta)
-        yield call(np.maximum, delta, -limit, out=delta)  # c
+        yield call(np.minimum, error, high, out=delta)
+        yield call(np.maximum, delta, low, out=delta)  # c
         yield call(np.multiply, delta, half, losses)
         yield call(np.subtract, error, losses, losses)
         yield call(np.multiply, losses, delta, losses)

@@ -266,7 +266,7 @@ class Adam(PreparedOptimizer):
         yield from average(m, beta1, g, rest1, s)
         yield from average_square(v, beta2, g, rest2, s)
         if v_max is not None:
-            yield call(np.maximum, v_max, v, v_max)
+            yield call(np.maximum, v_max, v, out=v_max)
             v = v_max
         yield call(np.sqrt, v, s)
         yield call(np.add, s, eps, s)
@@ -422,7 +422,7 @@ class RMSprop(PreparedOptimizer):
             yield from average(mean, alpha, g, rest, s)
             yield call(np.multiply, mean, mean, s)
             yield call(np.subtract, v, s, s)
-            yield call(np.maximum, s, np.zeros((), s.dtype), s)
+            yield call(np.maximum, s, np.zeros((), s.dtype), out=s)
             v = s
         yield call(np.sqrt, v, s)
         yield call(np.add, s, eps, s)

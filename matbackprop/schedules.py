@@ -114,8 +114,8 @@ class Schedule(Configured, ABC):
         return rate
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the schedule stands: numbers and None. Its settings are not part of it."""
-        return {name: getattr(self, name) for name in self._progress}
+        """Return where the schedule stands: the class's name as "kind", and numbers or None. Settings are not in it."""
+        return {"kind": type(self).__name__, **{name: getattr(self, name) for name in self._progress}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned.
@@ -137,11 +137,10 @@ class Schedule(Configured, ABC):
     def _loaded(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Return the checked state."""
         who = f"{type(self).__name__}.load_state_dict"
-        if set(state) != set(self._progress):
-            raise ValueError(
-                f"{who}: expected {sorted(self._progress)}, got {sorted(map(str, state))}; "
-                "is it the state of another kind of schedule?"
-            )
+        if state.get("kind") != type(self).__name__:
+            raise ValueError(f"{who}: expected the state of one of its kind, got {describe(state.get('kind'))}")
+        if set(state) != {"kind", *self._progress}:
+            raise ValueError(f"{who}: expected {sorted(self._progress)}, got {sorted(map(str, set(state) - {'kind'}))}")
         result: dict[str, Any] = {}
         for name, check in self._progress.items():
             unset = state[name] is None and getattr(type(self), name) is None

@@ -137,6 +137,7 @@ def batch(rows: int, features: int, dtype: type) -> tuple[np.ndarray, np.ndarray
 #: still ask memory for, whatever the size of the batch: the checks that values are in [0, 1], and masks.
 LOSSES = {
     "MSE": (mb.MSE(), (), 0),
+    "Huber": (mb.Huber(), (), 0),
     "BCE fused": (mb.BCE(), (mb.Sigmoid,), 3),
     "BCE": (mb.BCE(), (mb.Sigmoid, Halved), 6),
     "BCEWithLogits": (mb.BCEWithLogits(pos_weight=2.0), (), 3),
@@ -179,6 +180,49 @@ def test_backprop_by_tracemalloc(loss, weighted) -> None:
     loss, end, _ = LOSSES[loss]
     model = network(mb.Tanh, *(layer() for layer in end))
     assert remaining(steps(model, loss, (64, 1, 25), weighted)) == 0
+
+
+CLASSES = 10
+#: A class weight's mean counts the classes: so many numbers as there are classes, twice, and no more.
+OF_CLASSES = {
+    "classes": (mb.CrossEntropy(), 17),
+    "probabilities": (mb.CrossEntropy(), 17),
+    "smoothed classes": (mb.CrossEntropy(label_smoothing=0.1), 17),
+    "smoothed probabilities": (mb.CrossEntropy(label_smoothing=0.1), 17),
+    "weighted classes": (mb.CrossEntropy(class_weight=np.ones(CLASSES)), 8 * CLASSES + 1),
+    "weighted probabilities": (mb.CrossEntropy(class_weight=np.ones(CLASSES)), 17),
+}
+
+
+def classifier_step(name: str, weighted: bool, *end: mb.Layer, features: int = 30) -> Callable[[], None]:
+    loss, rng = OF_CLASSES[name][0], np.random.default_rng(0)
+    model = mb.Sequential(mb.Linear(features, 16), mb.Tanh(), *end, mb.Linear(16, CLASSES), dtype="f4", rng=0)
+    x, y = rng.normal(size=(64, features)).astype("f4"), rng.integers(0, CLASSES, 64)
+    if name.endswith("probabilities"):
+        y = np.eye(CLASSES, dtype="f4")[y]
+    weight = np.ones(64, "f4") if weighted else None
+
+    def step() -> None:
+        for rows in (64, 25):
+            model.backprop(x[:rows], y[:rows], loss, sample_weight=None if weight is None else weight[:rows])
+
+    return step
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", OF_CLASSES)
+def test_backprop_of_classes(name, weighted) -> None:
+    step = classifier_step(name, weighted)
+    assert requests(step, least=OF_CLASSES[name][1]) == 0
+    assert remaining(step) == 0
+
+
+@pytest.mark.parametrize("features", [30, 600])
+def test_dropout(features) -> None:
+    assert requests(classifier_step("classes", False, mb.Dropout(), features=features), least=17) == 0
+    model = mb.Sequential(mb.Dropout(0.2), mb.Linear(features, 1), rng=0)
+    x, y, _ = batch(64, features, np.float64)
+    assert requests(lambda: model.backprop(x, y, mb.MSE()), least=17) == 0
 
 
 def test_strided_input() -> None:
@@ -253,3 +297,50 @@ def test_a_fresh_result_is_seen() -> None:
     model = network(mb.Tanh)
     x, y, _ = batch(64, 30, np.float64)
     assert requests(lambda: model.value_and_grad(x, y, mb.MSE())) == CALLS
+
+
+OPTIMIZERS = [
+    mb.SGD(0.1),
+    mb.SGD(0.1, momentum=0.9, dampening=0.1, weight_decay=0.1),
+    mb.SGD(0.1, momentum=0.9, nesterov=True),
+    mb.Adam(weight_decay=0.1, amsgrad=True),
+    mb.AdamW(),
+    mb.RMSprop(momentum=0.9, centered=True, weight_decay=0.1),
+]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+@pytest.mark.parametrize("size", [99, 100_000])
+def test_optimizer(optimizer, dtype, size) -> None:
+    """From the second step on: not a number, whether the vectors are the same or, but for the table of numbers, new."""
+    optimizer.reset()
+    parameters, gradients = np.ones((2, size), dtype)
+    assert requests(lambda: optimizer.step(parameters, gradients), calls=20, warm=1) == 0
+    assert remaining(lambda: optimizer.step(parameters, gradients), calls=20, warm=1) == 0
+    assert requests(lambda: optimizer.step(parameters[:], gradients[:]), calls=20, warm=1, least=129) == 0
+
+
+def test_training_step() -> None:
+    """All of a step: gradients, a penalty, clipping, the update, with a rate that changes."""
+    model, optimizer, penalty = network(mb.Tanh), mb.Adam(), mb.L2(1e-3)
+    x, y, _ = batch(64, 30, np.float64)
+    loss, schedule = mb.MSE(), mb.StepLR(1, 0.9)
+    optimizer.lr = schedule.start(1e-3)
+
+    def step() -> None:
+        model.backprop(x, y, loss)
+        penalty.add_to(model)
+        mb.clip_norm(model.gradients, 1e-3)
+        optimizer.step(model.parameters, model.gradients)
+        optimizer.lr = schedule.step()
+
+    assert requests(step, least=17) == 0
+    assert remaining(step) == 0
+
+
+@pytest.mark.parametrize("penalty", [mb.L1(0.1), mb.L2(0.1, biases=True)], ids=repr)
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128])
+def test_penalty(penalty, dtype) -> None:
+    model = network(mb.Tanh, features=3000, dtype=dtype)
+    assert requests(lambda: penalty.add_to(model), least=17) == 0

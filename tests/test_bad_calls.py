@@ -259,7 +259,119 @@ for bad in ("avg", None, 1, [], np.array(["mean", "sum"])):
         "'mean' or 'sum'",
     )
 
+for bad, error in ((0.0, ValueError), (-1.0, ValueError), (NAN, ValueError), (INF, ValueError), ("1", TypeError),
+                   (None, TypeError), (True, TypeError), (1j, TypeError), ([1.0], TypeError)):  # fmt: skip
+    case(f"huber-delta-{bad}", lambda s, b=bad: mb.Huber(delta=b), error, "Huber: delta", "positive number")
+
+# Classes.
+Z3, CLASSES = np.zeros((4, 3)), np.array([0, 1, 2, 1])
+for bad, error in ((-0.1, ValueError), (1.1, ValueError), (NAN, ValueError), ("1", TypeError), (True, TypeError)):
+    case(
+        f"label-smoothing-{bad}",
+        lambda s, b=bad: mb.CrossEntropy(label_smoothing=b),
+        error,
+        "CrossEntropy: label_smoothing",
+        "[0, 1]",
+    )
+for bad, error, word in (
+    ([1.0, 0.0, 1.0], ValueError, "positive"),
+    ([1.0, NAN, 1.0], ValueError, "nan"),
+    (2.0, ValueError, "(C,)"),
+    (np.ones((1, 3)), ValueError, "(1, 3)"),
+    ("a", TypeError, "'a'"),
+):
+    case(
+        f"class-weight-{bad}",
+        lambda s, b=bad: mb.CrossEntropy(class_weight=b),
+        error,
+        "CrossEntropy: class_weight",
+        word,
+    )
+BAD_TARGETS: list[tuple[str, Any, type[Exception], tuple[str, ...]]] = [
+    ("float", CLASSES.astype(float), TypeError, ("integer classes", "float64", "y.astype(int)")),
+    ("halves", CLASSES + 0.5, TypeError, ("integer classes",)),
+    ("bool", CLASSES > 0, TypeError, ("integer classes", "bool")),
+    ("too-large", [0, 1, 3, 2], ValueError, ("classes 0...2", "got 3 at (2,)", "counted from 0")),
+    ("far-too-large", np.array([0, 1, 200, 2], np.uint8), ValueError, ("classes 0...2", "got 200 at (2,)")),
+    ("unsigned", np.array([0, 2**63 + 1, 1, 2], np.uint64), ValueError, ("classes 0...2", f"got {2**63 + 1} at (1,)")),
+    ("negative", [0, 1, -100, 2], ValueError, ("classes 0...2", "got -100 at (2,)", "sample_weight")),
+    ("negative-int8", np.array([0, -1, 1, 2], np.int8), ValueError, ("classes 0...2", "got -1 at (1,)")),
+    ("column", CLASSES[:, None], ValueError, ("(4,)", "(4, 3)", "(4, 1)", "y[..., 0]")),
+    ("short", CLASSES[:3], ValueError, ("(4,)", "(4, 3)", "got shape (3,)")),
+    ("scalar", 1, ValueError, ("(4,)", "got shape ()")),
+    ("wide", np.full((4, 4), 0.25), ValueError, ("(4, 3)", "(4, 4)")),
+    ("transposed", np.full((3, 4), 0.25), ValueError, ("(4, 3)", "(3, 4)")),
+    ("none", None, TypeError, ("None",)),
+    ("text", ["a", "b", "c", "d"], TypeError, ("'a'",)),
+    ("masked", np.ma.masked_equal(CLASSES, 1), TypeError, (".filled",)),
+    ("complex", Z3 + 1j, TypeError, ("complex",)),
+    ("logits", np.array([[0.0, 2.0, -1.0]] * 4), ValueError, ("probabilities", "-1.0 at (0, 2)", "softmax")),
+    ("counts", np.array([[1.0, 0, 0], [1, 0, 0], [2, 3, 1], [0, 1, 0]]), ValueError, ("sum to 1", "6.0 in row 2")),
+    ("zeros", np.zeros((4, 3)), ValueError, ("sum to 1", "0.0 in row 0")),
+    ("nan", np.array([[1.0, 0, 0], [NAN, 0, 1]] * 2), ValueError, ("probabilities", "nan at (1, 0)")),
+    ("inf", np.array([[1.0, 0, 0], [INF, 0, 1]] * 2), ValueError, ("sum to 1", "inf in row 1")),
+]
+for name, target, error, words in BAD_TARGETS:
+    case(f"classes-{name}", lambda s, t=target: mb.CrossEntropy()(Z3, t), error, "CrossEntropy(): y_true", *words)
+    case(
+        f"backprop-classes-{name}",
+        lambda s, t=target: s.classifier.backprop(X, t, mb.CrossEntropy()),
+        error,
+        "y",
+        *words,
+    )
+    if name not in ("text", "masked", "none", "scalar", "short"):  # and where there is a plan for such targets already
+        case(
+            f"again-classes-{name}",
+            lambda s, t=target: then(
+                lambda: s.classifier.backprop(X, CLASSES if np.ndim(t) == 1 else np.eye(3)[CLASSES], mb.CrossEntropy()),
+                lambda: s.classifier.backprop(X, np.asarray(t), mb.CrossEntropy()),
+            ),
+            error,
+            *words,
+        )
+case("one-logit", lambda s: s.model.backprop(X, [0, 0, 0, 0], mb.CrossEntropy()), ValueError, "BCEWithLogits", "(4, 1)")
+case("no-logit", lambda s: mb.CrossEntropy()(1.0, 0), ValueError, "2 classes", "()")
+case(
+    "class-weight-number",
+    lambda s: mb.CrossEntropy(class_weight=[1, 2])(Z3, CLASSES),
+    ValueError,
+    "class_weight",
+    "(3,)",
+    "(2,)",
+)
+case(
+    "class-sample-weight",
+    lambda s: mb.CrossEntropy()(Z3, CLASSES, np.ones((4, 3))),
+    ValueError,
+    "sample_weight",
+    "(4, 1)",
+    "(4, 3)",
+)
+case("class-sample-weight-rows", lambda s: mb.CrossEntropy()(Z3, CLASSES, np.ones(3)), ValueError, "(4,)", "(3,)")
+case("classes-for-mse", lambda s: s.classifier.backprop(X, CLASSES, mb.MSE()), ValueError, "y", "(4, 3)", "(4,)")
+
 # Making layers.
+for bad, error in ((1.0, ValueError), (-0.1, ValueError), (NAN, ValueError), ("1", TypeError), (None, TypeError),
+                   (True, TypeError), (1j, TypeError)):  # fmt: skip
+    case(f"dropout-{bad}", lambda s, b=bad: mb.Dropout(b), error, "Dropout: p", "[0, 1)")
+for bad in (-1, 1.5, "seed"):
+    case(f"dropout-rng-{bad}", lambda s, b=bad: mb.Dropout(rng=b), TypeError, "Dropout: rng")
+    case(f"dropout-set-rng-{bad}", lambda s, b=bad: assign(mb.Dropout(), "rng", b), TypeError, "Dropout(0.5).rng")
+case(
+    "dropout-after-backprop",
+    lambda s: (s.dropout[1].forward(Y), s.dropout.backprop(X, Y, mb.MSE()), s.dropout[1].backward(Y)),
+    RuntimeError,
+    "layer 1, Dropout(0.5)",
+    "backward before forward",
+)
+case(
+    "dropout-unseeded",
+    lambda s: mb.Sequential(mb.Sequential(mb.Dropout()), mb.Linear(2, 1), rng=0),
+    ValueError,
+    "layer 0",
+    "without a seed",
+)
 for bad, error in (
     (0, ValueError),
     (-3, ValueError),
@@ -678,6 +790,8 @@ def setting() -> SimpleNamespace:
         fresh=mb.Sequential(mb.Linear(2, 3), mb.Tanh(), mb.Linear(3, 1), rng=0),
         layer=mb.Linear(2, 3, rng=0),
         bare=mb.Linear(2, 1, bias=False),
+        classifier=mb.Sequential(mb.Linear(2, 3), rng=0),
+        dropout=mb.Sequential(mb.Linear(2, 1), mb.Dropout(), rng=0),
         relu=mb.ReLU(),
         outer=mb.Sequential(inner),
         late=mb.Sequential(late()),

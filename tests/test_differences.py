@@ -112,7 +112,15 @@ LOSSES = [
         mb.BCEWithLogits,
         lambda reduction: mb.BCEWithLogits(reduction, pos_weight=2.5),
         lambda reduction: mb.BCEWithLogits(reduction, pos_weight=[0.5, 1.0, 4.0]),
+        lambda reduction: mb.Huber(reduction, delta=0.5),
     )
+]
+#: A row a loss: classes or probabilities.
+ROW_LOSSES = [
+    mb.CrossEntropy(reduction, label_smoothing=smoothing, class_weight=weight)
+    for reduction in ("mean", "sum")
+    for smoothing in (0.0, 0.2)
+    for weight in (None, [0.5, 1.0, 4.0])
 ]
 
 
@@ -130,6 +138,28 @@ def test_loss(rng, loss, shape, weight, derivative, rtol):
     y, weight = rng.random(shape), random_weight(rng, shape, weight)
     loss(y_pred, y, weight)
     agree(loss.backward(), derivative(lambda moved: loss(moved, y, weight), y_pred), rtol)
+
+
+@methods
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("targets", ["classes", "probabilities"])
+@pytest.mark.parametrize("shape", [(0, 3), (1, 3), (7, 3), (2, 4, 3), (3,)], ids=str)
+@pytest.mark.parametrize("loss", ROW_LOSSES, ids=repr)
+def test_loss_of_rows(rng, loss, shape, targets, weighted, derivative, rtol):
+    z = rng.normal(0, 3, shape)
+    y = rng.integers(0, 3, shape[:-1]) if targets == "classes" else rng.dirichlet([1.0, 1.0, 1.0], shape[:-1])
+    weight = rng.uniform(0, 2, shape[:-1]) if weighted else None
+    loss(z, y, weight)
+    agree(loss.backward(), derivative(lambda moved: loss(moved, y, weight), z), rtol)
+
+
+@methods
+def test_huber_at_its_kink(derivative, rtol):
+    """Where the error is exactly ±δ the two branches meet with one slope."""
+    loss, y_pred, y = mb.Huber("sum", delta=0.5), np.array([0.5, -0.5, 0.0, 2.0]), np.zeros(4)
+    assert loss(y_pred, y) == 0.125 + 0.125 + 0.5 * (2.0 - 0.25)
+    np.testing.assert_array_equal(loss.backward(), [0.5, -0.5, 0.0, 0.5])
+    agree(loss.backward(), derivative(lambda moved: loss(moved, y), y_pred), max(rtol, 1e-5 * (rtol > 1e-10)))
 
 
 # Networks.

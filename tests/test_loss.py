@@ -52,6 +52,11 @@ FORMULAS = {
         lambda p, y: Huber(0.25).elementwise(p, y)[0],
         lambda p, y: np.clip(p - y, -0.25, 0.25),
     ),
+    "mb.Huber": (
+        lambda reduction: mb.Huber(reduction, 0.25),
+        lambda p, y: Huber(0.25).elementwise(p, y)[0],
+        lambda p, y: np.clip(p - y, -0.25, 0.25),
+    ),
 }
 each_loss = pytest.mark.parametrize(("make", "element", "derivative"), FORMULAS.values(), ids=FORMULAS)
 
@@ -108,6 +113,9 @@ def test_shapes(make, element, derivative, shape) -> None:
 EQUAL = [
     mb.MSE(), mb.MSE("sum"), mb.BCE(), mb.BCE("sum"), mb.BCEWithLogits(), mb.BCEWithLogits("sum"),
     mb.BCEWithLogits(pos_weight=2.0), mb.BCEWithLogits(pos_weight=[2.0]), mb.BCEWithLogits(pos_weight=[1.0, 2.0]),
+    mb.Huber(), mb.Huber("sum"), mb.Huber(delta=2.0), mb.CrossEntropy(), mb.CrossEntropy("sum"),
+    mb.CrossEntropy(label_smoothing=0.1), mb.CrossEntropy(class_weight=[1.0, 2.0]),
+    mb.CrossEntropy("sum", label_smoothing=0.1, class_weight=[1.0, 2.0]),
 ]  # fmt: skip
 
 
@@ -148,8 +156,12 @@ def test_settings_may_change_between_calls() -> None:
 
 def test_settings_cannot_change_under_a_plan() -> None:
     loss = mb.BCEWithLogits(pos_weight=2.0)
-    with pytest.raises(AttributeError):
-        loss.reduction = "sum"
+    for each, name in (
+        (loss, "reduction"), (mb.Huber(), "delta"), (mb.CrossEntropy(), "label_smoothing"),
+        (mb.CrossEntropy(), "class_weight"), (mb.Dropout(), "p"),
+    ):  # fmt: skip
+        with pytest.raises(AttributeError):
+            setattr(each, name, 0.5)
     loss.pos_weight[...] = 3.0
     assert loss.pos_weight == 2.0
 

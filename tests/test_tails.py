@@ -155,6 +155,30 @@ def run_logits(y, p):
     return one_by_one(ours), one_by_one(theirs)
 
 
+def run_softmax(probabilities):
+    """Two classes with the logits z and 0: softmax is σ(z), and the target's probability of the first is y."""
+
+    def targets(y):
+        return np.array([[y, 1 - y]]) if probabilities else np.array([0 if y else 1])
+
+    def make(y, p):
+        def ours(x):
+            loss = mb.CrossEntropy()
+            value = loss(np.pad(x, ((0, 0), (0, 1))), targets(y).astype(x.dtype if probabilities else int))
+            return value, loss.backward()[0, 0]
+
+        def theirs(torch, x):
+            z = torch.tensor(np.pad(x, ((0, 0), (0, 1))), requires_grad=True)
+            y_torch = torch.tensor(targets(y))
+            loss = torch.nn.functional.cross_entropy(z, y_torch.to(z.dtype) if probabilities else y_torch)
+            loss.backward()
+            return loss.item(), z.grad[0, 0].item()
+
+        return one_by_one(ours), one_by_one(theirs)
+
+    return make
+
+
 class Case(NamedTuple):
     """Two quantities, f and f', at the same points.
 
@@ -215,6 +239,8 @@ CASES = [
     *(loss_case("BCE", run_bce, (bce_value, bce_gradient), y, holds=UNCLAMPED, points=probabilities) for y in TARGETS),
     *(loss_case("Sigmoid+BCE", run_fused, LOGITS, y) for y in TARGETS),
     *(loss_case("BCEWithLogits", run_logits, LOGITS, y, p) for p in WEIGHTS for y in TARGETS),
+    *(loss_case("CrossEntropy", run_softmax(False), LOGITS, y) for y in TARGETS[:2]),
+    *(loss_case("CrossEntropy soft", run_softmax(True), LOGITS, y) for y in TARGETS),
 ]
 
 

@@ -47,7 +47,7 @@ def twin(torch, layer):
 
 
 def torch_loss(torch, loss, y_pred, y, weight=None):
-    """Return torch's value of the loss, a tensor. It has no weighted MSE: that one is written out."""
+    """Return torch's value of the loss, a tensor. It has no weighted MSE or Huber: those are written out."""
     y = torch.tensor(y)
     weight = None if weight is None else torch.tensor(weight, dtype=y.dtype)
     how = {"reduction": loss.reduction}
@@ -56,9 +56,12 @@ def torch_loss(torch, loss, y_pred, y, weight=None):
     if isinstance(loss, mb.BCEWithLogits):
         p = None if loss.pos_weight is None else torch.tensor(loss.pos_weight, dtype=y.dtype)
         return torch.nn.BCEWithLogitsLoss(weight, pos_weight=p, **how)(y_pred, y)
+    make, settings = (
+        (torch.nn.HuberLoss, {"delta": loss.delta}) if isinstance(loss, mb.Huber) else (torch.nn.MSELoss, {})
+    )
     if weight is None:
-        return torch.nn.MSELoss(**how)(y_pred, y)
-    return getattr(weight * (y_pred - y) ** 2, loss.reduction)()
+        return make(**settings, **how)(y_pred, y)
+    return getattr(weight * make(**settings, reduction="none")(y_pred, y), loss.reduction)()
 
 
 def flat_gradients(torch, module):
@@ -110,6 +113,8 @@ LOSSES = [
         mb.BCEWithLogits,
         lambda reduction: mb.BCEWithLogits(reduction, pos_weight=2.5),
         lambda reduction: mb.BCEWithLogits(reduction, pos_weight=[0.5, 1.0, 4.0]),
+        mb.Huber,
+        lambda reduction: mb.Huber(reduction, delta=0.25),
     )
 ]
 

@@ -125,7 +125,7 @@ class Run:
             if self.clip is not None:
                 clip_norm(gradients, self.clip)
             optimizer.step(parameters, gradients)
-            count = math.prod(x.shape[:-1]) if mean else 1
+            count = math.prod(np.shape(x)[:-1]) if mean else 1
             total += value * count
             rows += count
             display.step()
@@ -193,6 +193,7 @@ class Run:
             "settings": settings,
             "finished": finished,
             "best_epoch": self.best_epoch,
+            "columns": list(self.history),  # a file has an order of its own
             "optimizer": {name: value for name, value in optimizer.items() if not isinstance(value, np.ndarray)},
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "generators": [generator_state(rng) for rng in (self.rng, *generators(self.model))],
@@ -203,7 +204,7 @@ class Run:
         """Go back to where `save` was."""
         self.parameters[...] = self.good[...] = tensors["parameters"]
         self.best[...] = tensors["best"]
-        self.history = History.of(_below("history", tensors))
+        self.history = History.of({name: tensors[f"history.{name}"] for name in state["columns"]})
         self.best_epoch = state["best_epoch"]
         self.best_value = float(self.history[self.monitor][self.best_epoch]) if self.best_epoch >= 0 else math.nan
         self.optimizer.load_state_dict({**state["optimizer"], **_below("optimizer", tensors)})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,16 @@ LOSSES = [
         ("BCEWithLogits", {"pos_weight": [0.5, 1.0, 4.0]}),
     ]
 ]
+CLASS_WEIGHT = [0.5, 1.0, 4.0]
+LATER_LOSSES = [  # with their kind of targets; drawn after everything else
+    *(["Huber", {"reduction": reduction, "delta": delta}] for reduction in ("mean", "sum") for delta in (1.0, 0.25)),
+    *(
+        ["CrossEntropy", {"reduction": reduction, "label_smoothing": smoothing, "class_weight": weight}]
+        for reduction in ("mean", "sum")
+        for smoothing in (0.0, 0.1)
+        for weight in (None, CLASS_WEIGHT)
+    ),
+]
 NETWORKS = [  # layers, loss, whether the elements are weighted
     ([linear(1, 1)], LOSSES[0], False),
     ([*[linear(2, 2, bias=False), TANH] * 2, linear(2, 1, bias=False), TANH], LOSSES[5], False),
@@ -42,6 +53,13 @@ NETWORKS = [  # layers, loss, whether the elements are weighted
     ([linear(4, 5), TANH, linear(5, 3), SIGMOID], LOSSES[6], True),
     ([linear(3, 6, bias=False), SIGMOID, linear(6, 4), RELU, linear(4, 3)], LOSSES[4], True),
     ([linear(3, 3), linear(3, 2), RELU, TANH, SIGMOID], LOSSES[0], True),
+]
+
+
+LATER_NETWORKS = [
+    ([linear(4, 5), TANH, linear(5, 3)], LATER_LOSSES[0], True),
+    ([linear(4, 5), TANH, linear(5, 3)], LATER_LOSSES[4], False),
+    ([linear(4, 5), RELU, linear(5, 3)], LATER_LOSSES[7], True),
 ]
 
 
@@ -65,11 +83,22 @@ def build(torch, spec, dtype):
 
 
 def loss_of(torch, spec, y_pred, y, weight):
-    """Return the loss, a tensor. torch has no weighted MSE: the weights are multiplied in by hand."""
+    """Return the loss, a tensor. torch has no weights of elements for some: they are multiplied in by hand."""
     name, arguments = spec[0], dict(spec[1])
-    if name == "MSE":
-        each = torch.nn.MSELoss(reduction="none")(y_pred, y)
-        return getattr(each if weight is None else weight * each, arguments["reduction"])()
+    reduction = arguments.pop("reduction")
+    if name in ("MSE", "Huber"):
+        each = getattr(torch.nn, f"{name}Loss")(reduction="none", **arguments)(y_pred, y)
+        return getattr(each if weight is None else weight * each, reduction)()
+    if name == "CrossEntropy":
+        classes = arguments.pop("class_weight")
+        classes = None if classes is None else torch.tensor(classes, dtype=y_pred.dtype)
+        make = partial(torch.nn.CrossEntropyLoss, classes, **arguments)
+        if weight is None:
+            return make(reduction=reduction)(y_pred, y)
+        total = (weight.broadcast_to((len(y), 1))[:, 0] * make(reduction="none")(y_pred, y)).sum()
+        count = len(y) if classes is None or y.ndim == 2 else classes[y].sum()
+        return total / count if reduction == "mean" else total
+    arguments["reduction"] = reduction
     if "pos_weight" in arguments:
         arguments["pos_weight"] = torch.tensor(arguments["pos_weight"], dtype=y.dtype)
     return getattr(torch.nn, f"{name}Loss")(weight=weight, **arguments)(y_pred, y)
@@ -103,22 +132,31 @@ def layer_case(torch, rng, spec, leading):
     return case
 
 
-def targets(rng, spec, shape):
-    """Return any numbers for MSE, and for the others probabilities, half of them 0 or 1."""
-    if spec[0] == "MSE":
+def targets(rng, spec, shape, probabilities=False):
+    """Return any numbers for MSE and Huber, classes or rows of probabilities for CrossEntropy, and for the others
+    probabilities, half of them 0 or 1.
+    """
+    if spec[0] in ("MSE", "Huber"):
         return decimals(rng.normal(size=shape))
+    if spec[0] == "CrossEntropy":
+        return decimals(rng.dirichlet(np.ones(3), shape[0])) if probabilities else rng.integers(0, 3, shape[0]).tolist()
     return decimals(np.where(rng.random(shape) < 0.5, rng.random(shape), rng.integers(0, 2, shape)))
 
 
-def loss_case(torch, rng, spec, weight):
+def as_target(torch, y, dtype):
+    """Return targets as a tensor: classes stay integers."""
+    return torch.tensor(y, dtype=None if np.asarray(y).dtype.kind == "i" else dtype)
+
+
+def loss_case(torch, rng, spec, weight, probabilities=False):
     """Return a loss's value and gradient for four rows of three outputs."""
     y_pred = decimals(rng.uniform(0.01, 0.99, (4, 3)) if spec[0] == "BCE" else rng.normal(0, 4, (4, 3)))
-    case = {"loss": spec, "y_pred": y_pred, "y": targets(rng, spec, (4, 3)), "weight": weight}
+    case = {"loss": spec, "y_pred": y_pred, "y": targets(rng, spec, (4, 3), probabilities), "weight": weight}
     for name in TYPES:
         dtype = getattr(torch, name)
         tensor = torch.tensor(y_pred, dtype=dtype, requires_grad=True)
         weights = None if weight is None else torch.tensor(weight, dtype=dtype)
-        value = loss_of(torch, spec, tensor, torch.tensor(case["y"], dtype=dtype), weights)
+        value = loss_of(torch, spec, tensor, as_target(torch, case["y"], dtype), weights)
         value.backward()
         case[name] = {"value": exact(value), "gradient": exact(tensor.grad)}
     return case
@@ -137,7 +175,7 @@ def network_case(torch, rng, specs, loss, weighted, steps=0):
         module = build(torch, specs, dtype)
         load(torch, module, case["parameters"], dtype)
         x = torch.tensor(case["x"], dtype=dtype, requires_grad=True)
-        y = torch.tensor(case["y"], dtype=dtype)
+        y = as_target(torch, case["y"], dtype)
         weight = torch.tensor(case["weight"], dtype=dtype) if weighted else None
         y_pred = module(x)
         value = loss_of(torch, loss, y_pred, y, weight)
@@ -178,6 +216,14 @@ def main():
         "networks": [network_case(torch, rng, *network) for network in NETWORKS],
         "trainings": [network_case(torch, rng, *network, steps=STEPS) for network in NETWORKS[3:5]],
     }
+    golden["losses"] += [
+        loss_case(torch, rng, spec, weight, probabilities)
+        for spec in LATER_LOSSES
+        for probabilities in ((False, True) if spec[0] == "CrossEntropy" else (False,))
+        for weight in (weights[:3] if spec[0] == "CrossEntropy" else weights)
+    ]
+    golden["networks"] += [network_case(torch, rng, *network) for network in LATER_NETWORKS]
+    golden["trainings"] += [network_case(torch, rng, *network, steps=STEPS) for network in LATER_NETWORKS[:2]]
     about = {"torch": torch.__version__, "date": dt.date.today().isoformat(), "learning_rate": LEARNING_RATE}
     lines = [f'"about": {json.dumps(about)}']
     for kind, cases in golden.items():

@@ -177,7 +177,7 @@ def test_another_model_is_refused(path):
 
 def test_a_model_is_no_checkpoint(path):
     mb.save(network(), path)
-    with pytest.raises(ValueError, match="expected the checkpoint of a training run; for a model use mb.load"):
+    with pytest.raises(ValueError, match=r"expected the checkpoint of a training run; for a model use mb\.load"):
         run(network(), 3, optimizer=mb.Adam(), checkpoint=path, resume=True)
 
 

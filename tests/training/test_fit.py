@@ -121,7 +121,7 @@ def test_data_of_other_types_are_converted_batch_by_batch(tmp_path):
 
 def test_an_iterable_of_batches_does_as_the_arrays():
     model, plain = network(), network()
-    batches = [(X[i : i + 16], Y[i : i + 16]) for i in range(0, 50, 16)]
+    batches = [(X[i : i + 16].tolist(), Y[i : i + 16]) for i in range(0, 50, 16)]
     mb.fit(model, batches, None, mb.MSE(), mb.Adam(), epochs=2, **QUIET)
     mb.fit(plain, X, Y, mb.MSE(), mb.Adam(), epochs=2, batch_size=16, shuffle=False, **QUIET)
     assert np.array_equal(model.parameters, plain.parameters)
