@@ -18,14 +18,13 @@ if TYPE_CHECKING:
 
 #: The groups with a title of their own and their modules, in order. Other modules come after them, by their names.
 GROUPS = {
-    "Models": ("sequential", "chain"),
-    "Layers": ("layers", "layer", "parameter", "dropout"),
-    "Losses": ("losses", "loss"),
+    "Models": ("sequential", "chain", "files"),
+    "Layers": ("layers", "dropout", "layer", "parameter"),
+    "Losses": ("losses", "cross_entropy", "loss"),
     "Initial weights": ("initializers",),
-    "Training": ("training", "optimizers", "schedules", "penalties"),
+    "Training": ("training", "optimizers", "optimizer", "schedules", "clipping", "penalties"),
     "Worked examples": ("worked",),
     "Checking a gradient": ("gradcheck",),
-    "Files": ("files",),
     "Other libraries": ("interop",),
 }
 
