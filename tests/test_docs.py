@@ -63,6 +63,13 @@ def test_every_numbered_equation_is_held(page: Path) -> None:
     assert sorted(label for row in held(page) for label in row.equations) == sorted(equations)
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if "::test_" in page.read_text("utf-8")], ids=named)
+def test_tests_that_a_page_names_exist(page: Path) -> None:
+    evidence = module(DOCS / "_ext" / "evidence.py")
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text("utf-8")):
+        evidence.find(ROOT, evidence.Place(path, name))
+
+
 def test_labels_of_equations_are_unique_and_known() -> None:
     text = "\n".join(page.read_text("utf-8") for page in PAGES)
     labels = EQUATION.findall(text)
