@@ -136,7 +136,7 @@ class Mutator:
     def draw(self) -> tuple[str, bytes]:
         suffix, data = self.rng.choice(self.seeds)
         way = self.rng.random()
-        if way < 0.05:
+        if way < 0.02:
             return suffix, self.rng.randbytes(self.rng.choice((0, 1, 7, 8, 21, 22, 100, 5000)))
         if way < 0.35:
             return suffix, self.bytewise(data)
@@ -172,7 +172,7 @@ class Mutator:
         rng = self.rng
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return self.bytewise(text)
         for _ in range(rng.choice((1, 1, 1, 2, 4))):
             value = self.node(value)
@@ -297,7 +297,8 @@ def monsters() -> list[tuple[str, bytes]]:
     result = []
     for text in texts:
         body = text if text.startswith("{") else '{"a":' + text + "}"
-        headers = [f'{{"a":{text}}}', json.dumps({"__metadata__": {"matbackprop": body[: room * 3 // 4]}})]
+        ours = f'{{"order":[],"metadata":{body}}}'
+        headers = [f'{{"a":{text}}}', json.dumps({"__metadata__": {"matbackprop": ours}})]
         result.extend((".safetensors", struct.pack("<Q", len(header)) + header.encode()) for header in headers)
         buffer = io.BytesIO()
         np.savez(buffer, __metadata__=np.frombuffer(body.encode(), np.uint8))

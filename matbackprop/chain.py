@@ -144,8 +144,9 @@ class Chain(Layer):
     def in_features(self) -> int | None:  # type: ignore[override]
         """The width of the input, or None where any will do, or nobody says."""
         for layer in self._layers:
-            if layer.in_features is not None:
-                return layer.in_features
+            width = layer.in_features  # asked once: twice at each level is exponential
+            if width is not None:
+                return width
             if type(layer).output_width is not Layer.output_width:
                 return None
         return None

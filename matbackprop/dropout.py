@@ -116,6 +116,10 @@ class Dropout(SteppedLayer):
         if self._rng is None:
             self._rng = as_rng(None) if rng is None else rng.spawn(1)[0]
 
+    def config(self) -> dict[str, Any]:
+        """Return p. The generator is part of a run, and not of the model."""
+        return {"p": self._p}
+
     def waits(self) -> bool:
         """Return whether there is no generator yet."""
         return self._rng is None

@@ -213,8 +213,7 @@ class CosineAnnealingLR(Schedule):
 
     def rate(self, lr: float, epoch: int) -> float:
         """Return η + (lr - η) sin²(π (T - epoch) / 2T), which is the same and loses no digits near T."""
-        away = self.T_max - epoch % (2 * self.T_max)
-        return self.eta_min + (lr - self.eta_min) * sin(pi / 2 * (away / self.T_max)) ** 2
+        return self.eta_min + (lr - self.eta_min) * sin(pi / 2 * (self.T_max - epoch) / self.T_max) ** 2
 
 
 class WarmUp(Schedule):

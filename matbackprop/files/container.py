@@ -109,8 +109,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[s
     Returns
     -------
     tensors : dict of str to numpy.ndarray
-        Fresh arrays in C order. Theirs is the order of the format: in .npz that of writing, in safetensors by type and
-        name.
+        Fresh arrays in C order; they themselves in the order in which they were written.
     metadata : dict
         As it was given to `write_tensors`; for a safetensors file by others its own metadata, text to text.
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from matbackprop.chain import Chain
+from matbackprop.dropout import Dropout
 from matbackprop.files.limits import MAX_LAYERS
 from matbackprop.files.strict_json import Json, check_json
 from matbackprop.layer import VARARGS, Layer
@@ -21,7 +22,7 @@ __all__ = ["architecture", "build"]
 FORMAT, VERSION = "matbackprop", 1
 
 #: The layers that need no telling: all of the library's own.
-BUILT_IN: dict[str, type[Layer]] = {cls.__name__: cls for cls in (Linear, ReLU, Sequential, Sigmoid, Tanh)}
+BUILT_IN: dict[str, type[Layer]] = {cls.__name__: cls for cls in (Dropout, Linear, ReLU, Sequential, Sigmoid, Tanh)}
 
 #: By name. What a longdouble is depends on the machine, so its name there says how many bits it has.
 _TYPES = {f"longdouble{np.finfo(np.longdouble).nmant}" if dtype.char == "g" else dtype.name: dtype for dtype in DTYPES}

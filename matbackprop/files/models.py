@@ -26,7 +26,7 @@ def save(model: Sequential, path: str | os.PathLike[str]) -> None:
     ----------
     model : Sequential
         A layer of your own that takes settings has a `config` method, which returns them. How the weights were drawn
-        is not kept; nor is what a layer holds beside settings and parameters.
+        is not kept; nor is what a layer holds beside settings and parameters, such as a `Dropout`'s generator.
     path : str or os.PathLike
         The suffix chooses the format: ``.safetensors`` (needs ``pip install 'matbackprop[io]'``) or ``.npz``, which
         also holds longdouble and complex models.

@@ -6,6 +6,7 @@ twice (it takes the last), types that NumPy lacks (a KeyError), and a bound on t
 
 from __future__ import annotations
 
+import json
 from types import ModuleType
 from typing import Any
 
@@ -26,13 +27,15 @@ _CODES = {
 #: The types that a file can hold. (The format's own complex64 is younger than the oldest library that we take.)
 DTYPES: tuple[np.dtype[Any], ...] = tuple(np.dtype(code) for code in _CODES.values())
 
-#: Where in the format's string-to-string metadata ours stands, as text.
+#: Where in the format's string-to-string metadata ours stands: as the text of {"order": [names], "metadata": {...}},
+#: since the format has an order of its own. (Two keys would come in any order, and the same content give two files.)
 _KEY = "matbackprop"
 
 
 def pack(tensors: dict[str, Array], text: str) -> bytes:
     """Return the file's bytes."""
-    data: bytes = _library().save(tensors, metadata={_KEY: text})
+    ours = f'{{"order":{json.dumps(list(tensors))},"metadata":{text}}}'
+    data: bytes = _library().save(tensors, metadata={_KEY: ours})
     length = int.from_bytes(data[:8], "little")
     if length > MAX_BYTES:
         raise ValueError(f"names and metadata take {length:,} bytes, expected at most {MAX_BYTES:,}; use fewer tensors")
@@ -47,7 +50,15 @@ def unpack(data: bytes) -> tuple[dict[str, Array], Any]:
         tensors: dict[str, Array] = library.load(data)
     except _error() as error:
         raise ValueError(str(error)) from None
-    return tensors, decode(metadata[_KEY], "metadata") if _KEY in metadata else metadata
+    if _KEY not in metadata:
+        return tensors, metadata
+    ours = decode(metadata[_KEY], "metadata")
+    if not isinstance(ours, dict) or ours.keys() != {"order", "metadata"}:
+        raise ValueError("metadata: expected an object with order and metadata")
+    order = ours["order"]
+    if not isinstance(order, list) or sorted(map(repr, order)) != sorted(map(repr, tensors)):
+        raise ValueError("metadata: the order is not that of the tensors in the file")
+    return {name: tensors[name] for name in order}, ours["metadata"]
 
 
 def _check_header(data: bytes) -> dict[str, str]:

@@ -14,7 +14,7 @@ __all__ = ["Json", "check_json", "decode", "encode"]
 #: None, bool, int, float, str, and lists and string-keyed dicts of them.
 Json = Any
 
-_MAX_DEPTH = 100
+_MAX_DEPTH = 100  # a format may add one
 _MAX_BITS = 4096
 
 
@@ -48,7 +48,7 @@ def decode(data: bytes | str, name: str) -> Json:
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
         value = json.loads(text, object_pairs_hook=_unique, parse_int=_integer)
-        check_json(value, name)
+        check_json(value, name, depth=-1)
     except RecursionError:
         raise ValueError(f"{name}: nested too deeply") from None
     except (TypeError, ValueError) as error:

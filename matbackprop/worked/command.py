@@ -40,6 +40,11 @@ def run(args: argparse.Namespace) -> int:
         _deliver(content, args.output)
     except BrokenPipeError:
         raise
+    except UnicodeEncodeError as error:
+        sys.stderr.write(
+            f"explain: {error.encoding} has no {error.object[error.start]!a}; set PYTHONUTF8=1, or -o FILE\n"
+        )
+        return 2
     except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"explain: {error}\n")
         return 2

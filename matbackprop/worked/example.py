@@ -237,7 +237,10 @@ class WorkedExample:
         return markdown(self)
 
     def to_latex(self, *, standalone: bool = True) -> str:
-        """Return LaTeX: a whole document, or without `standalone` what goes into one that loads amsmath and xcolor."""
+        """Return LaTeX: a whole document, or without `standalone` what goes into one.
+
+        That document loads amsmath, graphicx and xcolor.
+        """
         from matbackprop.worked.latex import document
 
         return document(self, standalone=standalone)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from matbackprop.validation import Array
+from matbackprop.worked.canvas import formula
 from matbackprop.worked.digits import digits, span
 from matbackprop.worked.notation import Formula, Frac, Group, Matrix, Name, Node, Op, Row, Sup, Symbol, Term
 from matbackprop.worked.steps import Step, as_matrix, flat, is_small
@@ -34,10 +35,15 @@ FUNCTIONS = {"arctan", "cos", "cosh", "det", "exp", "log", "max", "min", "sin", 
 ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 ESCAPES["\\"] = r"\textbackslash{}"
 
+#: What is wider than so many characters may not fit a line of a page.
+LINE = 60
+SHRUNK = r"\resizebox{\ifdim\width>0.86\linewidth 0.86\linewidth\else\width\fi}{!}{$\displaystyle %s$}"
+
 PREAMBLE = r"""\documentclass[a4paper,fleqn]{article}
 \usepackage[T1]{fontenc}
 \usepackage[margin=2cm]{geometry}
 \usepackage{amsmath}
+\usepackage{graphicx}
 \usepackage{lmodern}
 \usepackage{xcolor}
 \setlength{\parindent}{0pt}
@@ -152,10 +158,13 @@ def sides(step: Step) -> list[str]:
 def _display(step: Step) -> str:
     """Return one step as a display: a line for symbols, one for numbers, one for the result."""
     parts = sides(step)
-    named = len(step.sides)
     if step.right is None:
         return "\\[\n" + " = ".join(parts) + "\n\\]"
-    lines = [f"{parts[0]} &= {' = '.join(parts[1:named])}", *(f"&= {part}" for part in parts[named:])]
+    named = len(step.sides)
+    lines = [f"{parts[0]} &= {' = '.join(parts[1:named])}"]
+    for part, board in zip_longest(parts[named:], step.boards):
+        wide = board is not None and len(formula(board)[0][0]) > LINE
+        lines.append(f"&= {SHRUNK % part if wide else part}")
     return "\\begin{align*}\n" + " \\\\\n".join(lines) + "\n\\end{align*}"
 
 

@@ -106,10 +106,10 @@ class Ledger:
             for parameter, array in arrays.items():
                 symbol = Symbol(self.letter(layer, parameter, str(number)), str(number))
                 names[parameter] = str(symbol)
-                self.add("given", symbol, array, layer=repr(layer))
+                self.add("given", symbol, array, layer=layer.label)
             self.symbols[str(output)] = output
             derivative = f"∂{output}/∂{name}" if layer.elementwise else ""
-            self.stages.append(Stage(layer, repr(layer), name, str(output), names, derivative))
+            self.stages.append(Stage(layer, layer.label, name, str(output), names, derivative))
             name = str(output)
 
     def letter(self, layer: Layer, parameter: str, number: str) -> str:

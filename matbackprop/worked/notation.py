@@ -232,11 +232,11 @@ class Formula:
     def __init__(self, template: str, terms: Mapping[str, Term], who: str = "formula") -> None:
         self.template = template
         self.tree = parse(template, terms, who)
-        self._terms = terms
+        self.terms = terms
 
     def __str__(self) -> str:
         def name(match: re.Match[str]) -> str:
-            text = str(self._terms[match[1]].symbol)
+            text = str(self.terms[match[1]].symbol)
             return f"({text}){match[2]}" if match[2] and "/" in text else text + match[2]
 
         return re.sub(r"\{([^{}]*)\}([ᵀ²³^]?)", name, self.template)

@@ -66,6 +66,21 @@ def explain(
     >>> model.parameters = [0.3, 0.4]
     >>> print(mb.explain(model, [0.5], [0.95], mb.MSE())["L"].formula)
     L = 1/n Σ (Ŷ - Y)²
+
+    A layer of your own says its formulas in a line, as every layer does (see `Layer`):
+
+    >>> class Double(mb.Layer):
+    ...     elementwise = True
+    ...     formulas = {"forward": "2 {x}", "derivative": "2"}
+    ...
+    ...     def forward(self, x, out=None):
+    ...         return np.multiply(x, 2, out=out)
+    ...
+    ...     def backward(self, delta, out=None):
+    ...         return np.multiply(delta, 2, out=out)
+    >>> ex = mb.explain(mb.Sequential(mb.Linear(1, 1), Double(), rng=0), [0.5], [0.95], mb.MSE())
+    >>> print(ex["A1"].formula)
+    A1 = Ŷ = 2 Z1
     """
     if not isinstance(model, Sequential):
         raise TypeError(

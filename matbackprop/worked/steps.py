@@ -57,7 +57,7 @@ class Step:
     value : numpy.ndarray
         Read-only. A row is an example, as in the model.
     layer : str
-        The layer that computed it, as it prints; empty for what no layer computed.
+        The layer or loss that computed it, "layer 0, Linear(2, 3)"; empty where none did.
     note : str
         What is to be said of it.
     left : tuple of Symbol or Formula
@@ -94,6 +94,8 @@ class Step:
     @property
     def boards(self) -> list[Row]:
         """The formulas with numbers in place of their quantities, where those are small enough to be written out."""
+        if not is_small(self.value):
+            return []
         formulas = (side for side in self.sides if isinstance(side, Formula))
         return [side.numbers for side in formulas if side.numbers is not None]
 

@@ -95,6 +95,13 @@ def test_a_png_down_a_pipe(monkeypatch):
     assert sys.stdout.buffer.getvalue().startswith(b"\x89PNG")
 
 
+def test_an_encoding_without_the_letters(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert main(["explain"]) == 2
+    assert "explain: ascii has no '\\" in capsys.readouterr().err
+    assert sys.stdout.buffer.getvalue() == b""
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

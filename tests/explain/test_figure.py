@@ -70,7 +70,7 @@ def test_the_paths_of_a_weight_are_dark(weight, dark, labels):
 
 def test_the_dark_edges_are_those_of_the_paths():
     """Of each weight of a network, as many as its paths lead over."""
-    ex = explained("relu-bce-2-2-3-1")
+    ex = explained("tanh-2-2-2-1")
     for stage in ex.stages:
         for name in stage.parameters.values():
             for index in np.ndindex(ex[name].shape):

@@ -30,6 +30,13 @@ def large(rng, rows=30):
     return mb.explain(model, rng.normal(size=(rows, 20)), rng.normal(size=(rows, 2)), mb.MSE())
 
 
+def wide(rng):
+    """Matrices as large as they are written out, of numbers as wide as they are printed."""
+    model = mb.Sequential(mb.Linear(4, 4), mb.Tanh(), mb.Linear(4, 4), mb.Sigmoid(), rng=rng)
+    model.parameters *= 1e-3
+    return mb.explain(model, -1e-5 * rng.uniform(size=(4, 4)), rng.uniform(size=(4, 4)), mb.BCE(), lr=0.1)
+
+
 def odd(rng):
     """A model with a name that every format has to escape, and values that every format has to print."""
     Odd = type("Odd_Layer", (Leak,), {"__repr__": lambda self: "<Odd & 100% $x_1$ `{}` \\ ~^#>"})
@@ -147,6 +154,17 @@ def test_text_on_the_blackboard():
     assert "= [3.7183] ⊙ [0.19661] = 1/1 ([0.73106] - [0]) = [0.73106]\n" in text
 
 
+@pytest.mark.parametrize(
+    ("loss", "y", "count"), [(mb.MSE(), np.zeros((2, 3)), 6), (mb.CrossEntropy(), [0, 1], 2)], ids=["MSE", "CE"]
+)
+def test_what_the_mean_divides_by(loss, y, count):
+    ex = mb.explain(mb.Sequential(mb.Linear(2, 3), rng=0), np.ones((2, 2)), y, loss)
+    assert "= 1/n " in ex["Δ1"].formula
+    delta = ex["Δ1"].right
+    assert canvas.formula(delta.tree.parts[0])[0] == ["1/n"]
+    assert float(delta.terms["n"].value) == count
+
+
 def test_large_arrays_are_shape_range_and_shades(rng):
     ex = large(rng)
     text = ex.to_text(80)
@@ -210,7 +228,7 @@ def test_markdown(rng):
     assert text.startswith("# Worked example\n\n`Sequential(")
     assert "$$\nZ_{1}\n= A_{0} W_{1}^{\\top}\n= \\begin{bmatrix}" in text
     assert text.count("$$") % 2 == 0
-    assert "``  <Odd & 100% $x_1$ `{}`".replace("``  ", "`` ") in odd(rng).to_markdown()
+    assert "\n`` layer 2, <Odd & 100% $x_1$ `{}` " in odd(rng).to_markdown()
 
 
 # LaTeX
@@ -224,7 +242,7 @@ def balanced(text):
     return depth == 0
 
 
-@pytest.mark.parametrize("make", [*(lambda rng, n=n: explained(n) for n in NETWORKS), large, odd])
+@pytest.mark.parametrize("make", [*(lambda rng, n=n: explained(n) for n in NETWORKS), large, odd, wide])
 def test_latex_is_sound(make, rng):
     ex = make(rng)
     text = ex.to_latex()
@@ -238,7 +256,7 @@ def test_latex_is_sound(make, rng):
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs a TeX")
-@pytest.mark.parametrize("make", [lambda rng: explained("relu-bce-2-2-3-1"), large, odd])
+@pytest.mark.parametrize("make", [lambda rng: explained("relu-bce-2-2-3-1"), large, odd, wide])
 def test_latex_compiles(make, rng, tmp_path):
     (tmp_path / "example.tex").write_text(make(rng).to_latex(), "ascii")
     run = subprocess.run(
@@ -254,7 +272,7 @@ def test_latex_compiles(make, rng, tmp_path):
 # HTML
 
 
-@pytest.mark.parametrize("make", [*(lambda rng, n=n: explained(n) for n in NETWORKS), large, odd])
+@pytest.mark.parametrize("make", [*(lambda rng, n=n: explained(n) for n in NETWORKS), large, odd, wide])
 def test_html_is_sound_and_self_contained(make, rng):
     ex = make(rng)
     part = ex._repr_html_()

@@ -59,6 +59,9 @@ def nested(**kwargs) -> mb.Sequential:
 MODELS: dict[str, Callable[..., mb.Sequential]] = {
     "net": net,
     "nested": nested,
+    "dropout": lambda **kwargs: mb.Sequential(
+        mb.Linear(2, 3), mb.Dropout(0.1), mb.Linear(3, 2), mb.Dropout(0, rng=1), rng=0, **kwargs
+    ),
     "no parameters": lambda **kwargs: mb.Sequential(mb.Tanh(), mb.Sequential(mb.ReLU()), **kwargs),
     "a user's": lambda **kwargs: mb.Sequential(
         Scale(2), Residual(mb.Sequential(mb.Linear(2, 2), mb.Tanh(), Residual(Scale(2)), rng=1)), rng=0, **kwargs

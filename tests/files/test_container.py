@@ -31,7 +31,7 @@ def test_every_type_and_shape(kind, suffix, tmp_path, rng) -> None:
     write_tensors(tmp_path / f"a{suffix}", tensors)
     read, metadata = read_tensors(tmp_path / f"a{suffix}")
     assert metadata == {}
-    assert read.keys() == tensors.keys()
+    assert list(read) == list(tensors)
     for name, array in tensors.items():
         assert same(read[name], array), name
         assert read[name].flags.writeable
@@ -69,6 +69,7 @@ METADATA = {
     "flags": [True, False],
     "text": 'é\n\0"\\ \U0001f600',
     "nested": {"a": {"b": [[[]], {}]}},
+    "deep": json.loads("[" * 99 + "]" * 99),
 }
 
 

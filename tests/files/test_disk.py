@@ -268,15 +268,16 @@ def test_two_writers_and_a_reader(suffix, tmp_path) -> None:
     write_tensors(path, {"a": np.zeros(50_000), "b": np.zeros(7)}, {"value": 0.0})
     writers = [writer(path, number) for number in (1, 2)]
     try:
-        seen, end = set(), time.monotonic() + 20
-        while len(seen) < 4 and time.monotonic() < end:  # both writers, both of their arrays
+        seen, end = set(), time.monotonic() + 60
+        while len(seen) < 4 and time.monotonic() < end:  # the old file and three more: of both writers
             for _ in range(50):
                 seen.add(check_whole(path))
     finally:
         for process in writers:
             process.kill()
             process.communicate()
-    assert seen - {0.0} == {1.0, 1.1, 2.0, 2.1} or len(seen) >= 4
+    assert seen <= {0.0, 1.0, 1.1, 2.0, 2.1}
+    assert len(seen) > 1
 
 
 KILLER = """

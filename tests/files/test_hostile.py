@@ -27,13 +27,17 @@ def tensor(dtype="F64", shape=(1,), start=0, stop=8) -> dict:
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, stop]}
 
 
+def described(text: str, order: str = "[]") -> bytes:
+    """Return a safetensors file of no tensors with this metadata."""
+    return safetensors({"__metadata__": {"matbackprop": f'{{"order":{order},"metadata":{text}}}'}})
+
+
 def safetensors(header, body=b"", length=None) -> bytes:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text) if length is None else length) + text + body
 
 
 ONE = safetensors({"a": tensor()}, bytes(8))
-META = {"__metadata__": {"matbackprop": "{}"}}
 
 SAFETENSORS = {
     "empty": (b"", "truncated, or not a safetensors file"),
@@ -65,12 +69,16 @@ SAFETENSORS = {
     "NaN": (safetensors(b'{"a":NaN}'), "JSON has no nan"),
     "metadata": (safetensors({"__metadata__": {"a": 1}}), "metadata that maps text to text"),
     "metadata, a list": (safetensors({"__metadata__": []}), "metadata that maps text to text"),
-    "no object": (safetensors({"__metadata__": {"matbackprop": "[]"}}), "metadata: expected an object"),
-    "broken": (safetensors({"__metadata__": {"matbackprop": "{"}}), "metadata: Expecting"),
-    "twice": (safetensors({"__metadata__": {"matbackprop": '{"a":1,"a":2}'}}), "metadata: the key 'a' stands twice"),
-    "infinite": (safetensors({"__metadata__": {"matbackprop": '{"a":1e999}'}}), "a: JSON has no inf"),
-    "digits": (safetensors({"__metadata__": {"matbackprop": "1" * 10**6}}), "an integer of 1000000 digits"),
-    "levels": (safetensors({"__metadata__": {"matbackprop": "[" * 500 + "]" * 500}}), "more than 100 levels"),
+    "no object": (described("[]"), "metadata: expected an object"),
+    "broken": (described("{"), "metadata: Expecting"),
+    "twice": (described('{"a":1,"a":2}'), "metadata: the key 'a' stands twice"),
+    "infinite": (described('{"a":1e999}'), "a: JSON has no inf"),
+    "digits": (described("1" * 10**6), "an integer of 1000000 digits"),
+    "levels": (described("[" * 500 + "]" * 500), "more than 100 levels"),
+    "an order of others": (described("{}", '["a"]'), "the order is not that of the tensors in the file"),
+    "an order of lists": (described("{}", "[[]]"), "the order is not that of the tensors in the file"),
+    "no order": (described("{}", "{}"), "the order is not that of the tensors in the file"),
+    "no more": (safetensors({"__metadata__": {"matbackprop": "{}"}}), "expected an object with order and metadata"),
 }
 
 

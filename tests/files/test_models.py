@@ -42,6 +42,9 @@ def test_round_trip(make, dtype, suffix, tmp_path) -> None:
         model.parameters = twin.parameters = np.random.default_rng(1).normal(size=model.parameters.size)
     assert twin.predict(x).tobytes() == model.predict(x).tobytes()
     y = np.zeros_like(model.predict(x))
+    for layer in (*model.leaves(), *twin.leaves()):
+        if isinstance(layer, mb.Dropout):
+            layer.rng = 2  # which the file does not hold
     value, gradient = model.value_and_grad(x, y, mb.MSE())
     again, same = twin.value_and_grad(x, y, mb.MSE())
     assert (again, same.tobytes()) == (value, gradient.tobytes())
@@ -221,6 +224,7 @@ BAD_ARCHITECTURES = {
     "beyond any memory": (changed(*L, 0, "settings", "in_features", to=10**30), "positive integer of a size"),
     "negative": (changed(*L, 0, "settings", "in_features", to=-1), "in_features: expected a positive integer"),
     "float": (changed(*L, 0, "settings", "in_features", to=2.0), "in_features: expected a positive integer"),
+    "p": (changed(*L, 2, to={"layer": "Dropout", "settings": {"p": 1.5}}), "Dropout: p"),
     "bias": (changed(*L, 0, "settings", "bias", to=1), "bias: expected True or False"),
     "no bias": (changed(*L, 0, "settings", "bias", to=False), r"missing \[\], unknown \['0.bias'\]"),
     "no layers": (changed(*L, to=[]), "expected at least one layer"),
@@ -278,7 +282,7 @@ def test_nests_and_rows_of_layers_have_an_end(monkeypatch) -> None:
             described = {"layer": "Sequential", "settings": {"layers": [described]}}
         return {**architecture(mb.Sequential(mb.Tanh())), "model": described}
 
-    assert len(build(deep(20), {})) == 1
+    assert len(build(deep(30), {})) == 1  # in no time: nothing asks twice at each level
     with pytest.raises(ValueError, match="recursion"):
         build(deep(5000), {})
     monkeypatch.setattr(description, "MAX_LAYERS", 20)
