@@ -7,11 +7,13 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 # What a run of pytest is given on top of pyproject.toml: make test PYTEST='-k tanh -x'
 PYTEST ?=
 STUDY ?=
+# Where the Fashion-MNIST example finds its data.
+FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test gradcheck-study lint types docs wheel-test clean
+.PHONY: help demo test examples gradcheck-study lint types docs wheel-test clean
 
 help: ## Show this list
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +23,13 @@ demo: $(VENV)/.demo ## Train on real data and print what comes of it
 
 test: $(VENV)/.test ## Run every test and every example in a docstring; against torch and scikit-learn too
 	MATBACKPROP_REQUIRE=torch,sklearn $(BIN)/python -m pytest $(PYTEST)
+
+examples: $(VENV)/.examples ## Run every script in docs/examples; Fashion-MNIST only where its data are
+	@set -e; for script in $(filter-out %/fashion_mnist.py,$(wildcard docs/examples/*.py)); do \
+	  echo "-- $$script"; $(BIN)/python $$script; done
+	@echo "-- docs/examples/fashion_mnist.py"; if [ -d "$(FASHION_MNIST)" ]; then \
+	  $(BIN)/python docs/examples/fashion_mnist.py "$(FASHION_MNIST)"; else \
+	  echo "left out: there is no folder $(FASHION_MNIST); FASHION_MNIST=FOLDER names another one"; fi
 
 gradcheck-study: $(VENV)/.bench ## Measure what the gradient checker sees, and its false alarms (hours; STUDY=--quick: minutes)
 	$(BIN)/python benchmarks/gradcheck_study.py $(STUDY)
@@ -66,6 +75,10 @@ $(VENV)/.demo: $(VENV)/.made pyproject.toml
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml
 	$(BIN)/python $(INSTALL) --editable '.[test,torch,sklearn]'
+	@touch $@
+
+$(VENV)/.examples: $(VENV)/.made pyproject.toml
+	$(BIN)/python $(INSTALL) --editable '.[io,progress,sklearn]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.made pyproject.toml

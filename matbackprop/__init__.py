@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matbackprop.clipping import clip_norm
     from matbackprop.files import load, save
     from matbackprop.gradcheck import GradientReport, check_gradient, check_layer, check_model, numerical_gradient
+    from matbackprop.interop.scipy import objective
     from matbackprop.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
     from matbackprop.penalties import L1, L2
     from matbackprop.schedules import CosineAnnealingLR, ReduceLROnPlateau, Schedule, StepLR, WarmUp, as_schedule
@@ -78,6 +79,7 @@ __all__ = [
     "initializers",
     "load",
     "numerical_gradient",
+    "objective",
     "save",
 ]
 
@@ -112,6 +114,7 @@ _ON_DEMAND = {
     "fit": "training",
     "load": "files",
     "numerical_gradient": "gradcheck",
+    "objective": "interop.scipy",
     "save": "files",
 }
 

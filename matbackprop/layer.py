@@ -212,6 +212,19 @@ class Layer(ABC):
         """Yield the calls that compute the output of `x` into `out` and leave no trace on the layer."""
         yield partial(_predict_apart, self, read_only(x), out)
 
+    def row_gradients(self, x: Array, delta: Array, out: Array) -> None:
+        """Write what each row alone adds to the gradients into `out`, shape (rows, parameters in and below the layer).
+
+        Only a `rowwise` layer is asked, with the `x` and the upstream gradient of a whole batch, of which it keeps what
+        it kept. By default the rows go through a replica one by one, and what is then in the gradients is the last's.
+        """
+        twin = self.replica()
+        for row, target in enumerate(out):
+            twin.forward(x[row : row + 1])
+            twin.backward(delta[row : row + 1])
+            gradients = [array.reshape(-1) for _, part in twin.walk() for array in part._gradients.values()]
+            np.concatenate(gradients, out=target)
+
     # What a model asks of its layers.
 
     def leaves(self) -> list[Layer]:

@@ -209,6 +209,13 @@ class Linear(SteppedLayer):
         if out is not None:
             yield call(np.dot, delta, self.weight, out)  # (N, out) (out, in)
 
+    def row_gradients(self, x: Array, delta: Array, out: Array) -> None:
+        """Δᵢᵀ Aᵢ and Δᵢ, of every row i."""
+        weights = self.weight.size
+        np.multiply(delta[:, :, None], x[:, None, :], out[:, :weights].reshape(len(x), *self.weight.shape))
+        if self.has_bias:
+            out[:, weights:] = delta
+
     def __getstate__(self) -> dict[str, Any]:
         # The weights are drawn by now: neither generator nor rule is needed, and not every rule can be pickled.
         state = super().__getstate__()

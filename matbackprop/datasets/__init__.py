@@ -1,39 +1,19 @@
-"""The small real data that comes with the library. Sources and licences: README.md beside this file."""
+"""The small real data that comes with the library, and a reader of larger data that does not.
+
+Sources and licences: README.md beside this file.
+"""
 
 from __future__ import annotations
 
 import gzip
 from importlib import resources
-from typing import NamedTuple
 
 import numpy as np
 
-from matbackprop.validation import Array
+from matbackprop.datasets.dataset import Dataset
+from matbackprop.datasets.fashion_mnist import load_fashion_mnist
 
-__all__ = ["Dataset", "load_breast_cancer"]
-
-
-class Dataset(NamedTuple):
-    """Examples with their targets, and where they come from.
-
-    Attributes
-    ----------
-    x : numpy.ndarray of float64, shape (N, in)
-        One example a row.
-    y : numpy.ndarray of float64, shape (N, 1)
-        Their targets.
-    feature_names : tuple of str
-        What each column of `x` is.
-    name, source, licence : str
-        What to call it, whom to cite, and on what terms it may be passed on.
-    """
-
-    x: Array
-    y: Array
-    feature_names: tuple[str, ...]
-    name: str
-    source: str
-    licence: str
+__all__ = ["Dataset", "load_breast_cancer", "load_fashion_mnist"]
 
 
 def load_breast_cancer() -> Dataset:
