@@ -13,7 +13,7 @@ FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test examples gradcheck-study lint types wheel-test clean
+.PHONY: help demo test examples gradcheck-study lint types docs wheel-test clean
 
 help: ## Show this list
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,11 @@ lint: $(VENV)/.dev ## Check style, format and the repository itself
 types: $(VENV)/.dev ## Check the types of the package
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs ## Build the site into docs/_build/html: every cell run, every warning an error, no network
+	rm -rf docs/_build docs/reference/generated
+	$(BIN)/python -m sphinx -q -n -W --keep-going -j 2 -d docs/_build/doctrees docs docs/_build/html
+	@echo "Built $$(find docs/_build/html -name '*.html' | wc -l) pages: docs/_build/html/index.html"
+
 # The sdist, the wheel out of it, and the tests against that wheel: in a venv of its own, without torch, and from a
 # directory that does not see the checkout.
 wheel-test: $(VENV)/.dev ## Build the wheel and run the tests against it
@@ -57,7 +62,7 @@ wheel-test: $(VENV)/.dev ## Build the wheel and run the tests against it
 	"$$away/venv/bin/python" -m pytest $(PYTEST) --pyargs tests matbackprop
 
 clean: ## Remove .venv and whatever was built or cached
-	rm -rf $(VENV) build dist .mypy_cache .nox .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build docs/reference/api.rst docs/reference/generated .mypy_cache .nox .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.made:
@@ -78,6 +83,10 @@ $(VENV)/.examples: $(VENV)/.made pyproject.toml
 
 $(VENV)/.bench: $(VENV)/.made pyproject.toml
 	$(BIN)/python $(INSTALL) --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.made pyproject.toml
+	$(BIN)/python $(INSTALL) --editable '.[docs]'
 	@touch $@
 
 # --group came with pip 25.1.

@@ -41,6 +41,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site: every cell run, every warning an error."""
+    session.install("--editable", ".[docs]")
+    session.run("python", "-m", "sphinx", "-q", "-n", "-W", "--keep-going", "-E", "docs", "docs/_build/html")
+
+
+@nox.session
 def wheel(session: nox.Session) -> None:
     """Build the wheel and run the tests against it, out of sight of the checkout."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "build"))
