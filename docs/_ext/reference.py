@@ -5,6 +5,7 @@ Writes ``reference/api.rst`` before autosummary reads it, so that a new public n
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from pathlib import Path
@@ -29,6 +30,10 @@ GROUPS = {
 }
 
 
+#: The modules whose names are not among the package's own.
+MODULES = ("matbackprop.datasets", "matbackprop.files", "matbackprop.interop.sklearn")
+
+
 def groups() -> dict[str, list[str]]:
     """Return the public names under the title of their group."""
     found: dict[str, list[str]] = {title: [] for title in GROUPS}
@@ -43,9 +48,19 @@ def groups() -> dict[str, list[str]]:
 
 def write(app: Sphinx, config: object) -> None:
     """Write ``reference/api.rst`` where it has changed."""
-    lines = ["Python", "======", "", "Everything here is ``mb.NAME`` after ``import matbackprop as mb``.", ""]
+    lines = [
+        "Python",
+        "======",
+        "",
+        "``mb.NAME`` after ``import matbackprop as mb``, but for the modules at the end.",
+        "",
+    ]
     for title, names in groups().items():
         lines += [title, "-" * len(title), "", ".. currentmodule:: matbackprop", "", ".. autosummary::"]
+        lines += ["   :toctree: generated", "   :nosignatures:", "", *(f"   {name}" for name in names), ""]
+    for module in MODULES:
+        names = importlib.import_module(module).__all__
+        lines += [module, "-" * len(module), "", f".. currentmodule:: {module}", "", ".. autosummary::"]
         lines += ["   :toctree: generated", "   :nosignatures:", "", *(f"   {name}" for name in names), ""]
     target, text = Path(app.srcdir) / "reference" / "api.rst", "\n".join(lines)
     if not target.exists() or target.read_text("utf-8") != text:
