@@ -68,8 +68,6 @@ class ComplexStep:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.dtype: np.dtype[Any] = np.dtype(np.float64)
-        #: To within how much a real difference has borne it out.
-        self.borne_out = np.inf
         self.floor = 1e-3 if problem.packing.eps < 1e-12 else 1e-2
 
     def derivative(self, x: Array, u: Array) -> Derivative:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from matbackprop.gradcheck.packing import Packing
+from matbackprop.gradcheck.report import Reason
 from matbackprop.validation import Array, describe
 
 __all__ = ["BadGradient", "EvaluationError", "Problem", "no_gradient"]
@@ -25,11 +26,12 @@ class EvaluationError(Exception):
     ----------
     point : numpy.ndarray
         The flat vector at which it happened.
+    reason : Reason
     """
 
-    def __init__(self, message: str, point: Array) -> None:
+    def __init__(self, message: str, point: Array, reason: Reason = Reason.FUN_FAILED) -> None:
         super().__init__(message)
-        self.point = point
+        self.point, self.reason = point, reason
 
 
 class BadGradient(Exception):
@@ -108,7 +110,13 @@ class Problem:
         result = self._call(self._wide_fun if wide else self._fun, "fun", x)
         if self._grad is None:
             result = self._pair(result)[0]
-        return as_scalar(result)
+        value = as_scalar(result)
+        if x.dtype.kind == "f" and np.iscomplexobj(value):
+            raise TypeError(
+                f"check_gradient: fun returned the complex number {value} at a real x; a function with a gradient "
+                "returns a real one (its .real, or the square of its absolute value?)"
+            )
+        return value
 
     def finite_value(self, x: Array) -> Any:
         """Return `value`, or raise an EvaluationError if it is not finite."""
@@ -161,7 +169,8 @@ class Problem:
         except BadGradient:
             raise
         except Exception as error:
-            raise EvaluationError(f"{name} raised {type(error).__name__}: {error}", x) from error
+            reason = Reason.FUN_FAILED if name == "fun" else Reason.GRAD_FAILED
+            raise EvaluationError(f"{name} raised {type(error).__name__}: {error}", x, reason) from error
         if watched and not _same(before, self._handed(arguments, handed)):
             self.modified.add(name)
         return result
