@@ -191,16 +191,16 @@ def measure(
         problem.packing.eps,
         _unmoved(gradients),
     )
-    coarser = max(1.0, problem.packing.eps / float(np.finfo(reference.dtype).eps))
-    if not replay:
-        measured.unseen = 4 * float(measured.error.max()) * coarser * measured.unmoved
-    elif coarser > 1 and measured.unmoved > CHANCE:
+    coarser = problem.packing.eps / float(np.finfo(reference.dtype).eps)
+    if coarser <= 1:
+        measured.unseen = measured.unmoved * (DEVIATIONS * UNSEEN * measured.noise if replay else 0.0)
+    elif measured.unmoved > CHANCE:
         # The reference computes in a finer type than the gradient, whose rounding is most of the noise at other points.
-        rows = [[_pair(reference, x, gradient, u * f) for f in factors[:3]] for u in directions]
-        noise = _spread(np.array([[d.value - g for d, g in row] for row in rows])) / unit
-        measured.unseen = DEVIATIONS * UNSEEN * noise * coarser * measured.unmoved
-    else:
-        measured.unseen = DEVIATIONS * UNSEEN * measured.noise * measured.unmoved
+        rounding = 4 * float(measured.error.max())
+        if replay:
+            rows = [[_pair(reference, x, gradient, u * f) for f in factors[:3]] for u in directions]
+            rounding = DEVIATIONS * UNSEEN * _spread(np.array([[d.value - g for d, g in row] for row in rows])) / unit
+        measured.unseen = measured.unmoved * coarser * rounding
     return measured
 
 
