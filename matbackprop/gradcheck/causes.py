@@ -92,13 +92,13 @@ class _Inquiry:
             for look in looks:
                 look.findings = self._largest_entries(look)
             return self._whole(ratio, looks)
-        wrong, complete = self.search.arrays()
+        wrong, complete = self.search.arrays() if len(blocks) > 1 else (blocks, True)
         if not wrong:
             cause = "the deviation is spread over many entries, each too small to name: float32, or an epsilon?"
             return Account(cause, [], self.notes)
         if not complete:
             self.notes.append(f"more than {MANY} arrays of {len(blocks)} are wrong; the first {MANY} were looked at")
-        looks = [Look(block) for block in wrong]
+        looks = [Look(block, self._ratio(block.span) if len(blocks) > 1 else ratio) for block in wrong]
         for look in looks:
             self._study(look)
         right = len(blocks) - len(wrong) if complete else 0
@@ -132,9 +132,8 @@ class _Inquiry:
     # One array.
 
     def _study(self, look: Look) -> None:
-        ratio = self._ratio(look.block.span)
-        look.ratio = None if ratio == 1 else ratio
-        if look.ratio is not None and look.block.size > 1:
+        if look.ratio not in (None, 1) and look.block.size > 1:
+            assert look.ratio is not None
             sizes = self._sizes()
             zero = look.ratio == 0
             look.text = (

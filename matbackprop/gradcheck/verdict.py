@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from matbackprop.gradcheck.causes import Account, Hypothesis, explain
-from matbackprop.gradcheck.differences import ComplexStep, Differences, Reference
+from matbackprop.gradcheck.differences import ComplexStep, Derivative, Differences, Reference
 from matbackprop.gradcheck.measure import CHANCE, Measurement, equalised, measure
 from matbackprop.gradcheck.probe import probe
 from matbackprop.gradcheck.problem import EvaluationError, Problem
@@ -151,10 +151,13 @@ def _disagrees(case: Case, found: Measurement) -> GradientReport:
                 reason = "x0 is within rounding of a kink: the gradient agrees next to it, not at it"
                 return case.inconclusive(Reason.KINK, reason)
         sure = sure and _borne_out(case, found)
-        if not sure and _complex_step_is_wrong(case, found):
+        real = None if sure else _real_difference(case, found)
+        if real is not None and _complex_step_is_wrong(case, found, real):
             case.notes.append("the complex step was dropped: a real difference agrees with the gradient, not with it")
             case.reference = Differences(case.problem)
             found = case.measure()
+        elif real is not None:
+            sure = real.kink is None  # along a direction in which the gradient disagrees
     if isinstance(case.reference, Differences):
         sure = False
         _second_opinion(case, found)
@@ -211,14 +214,17 @@ def _borne_out(case: Case, found: Measurement) -> bool:
     return abs(float(value) / found.unit - found.expected[found.worst, 0]) < 0.1 * found.deviation
 
 
-def _complex_step_is_wrong(case: Case, found: Measurement) -> bool:
+def _real_difference(case: Case, found: Measurement) -> Derivative | None:
+    """Return the extrapolated difference along the direction of the largest residual, where there is one."""
+    try:
+        return Differences(case.problem).derivative(case.x, found.directions[found.worst])
+    except (EvaluationError, TypeError):
+        return None
+
+
+def _complex_step_is_wrong(case: Case, found: Measurement, real: Derivative) -> bool:
     """Ask a real difference, if it can tell the two apart."""
     if case.method == "complex":
-        return False
-    u = found.directions[found.worst]
-    try:
-        real = Differences(case.problem).derivative(case.x, u)
-    except (EvaluationError, TypeError):
         return False
     expected, got = found.expected[found.worst, 0], found.got[found.worst, 0]
     value, error = real.value / found.unit, 3 * real.error / found.unit
