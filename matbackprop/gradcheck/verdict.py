@@ -211,7 +211,7 @@ def _borne_out(case: Case, found: Measurement) -> bool:
         value = (case.problem.value(wide + step * u) - case.problem.value(wide - step * u)) / (2 * step)
     except (EvaluationError, TypeError):
         return False
-    return abs(float(value) / found.unit - found.expected[found.worst, 0]) < 0.1 * found.deviation
+    return bool(abs(float(value) / found.unit - found.expected[found.worst, 0]) < 0.1 * found.deviation)
 
 
 def _real_difference(case: Case, found: Measurement) -> Derivative | None:
