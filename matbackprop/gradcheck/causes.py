@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from matbackprop.gradcheck.differences import ComplexStep, Differences, Reference
+from matbackprop.gradcheck.differences import Differences
+from matbackprop.gradcheck.directional import ComplexStep, Reference
 from matbackprop.gradcheck.localise import MANY, Search
 from matbackprop.gradcheck.measure import dot
 from matbackprop.gradcheck.packing import Block

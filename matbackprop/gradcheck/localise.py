@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from matbackprop.gradcheck.differences import ComplexStep, Reference
+from matbackprop.gradcheck.directional import ComplexStep, Reference
 from matbackprop.gradcheck.measure import dot, equalised
 from matbackprop.gradcheck.packing import Block
 from matbackprop.gradcheck.patterns import Sample

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from matbackprop.gradcheck.differences import Derivative, Reference
+from matbackprop.gradcheck.directional import Derivative, Reference
 from matbackprop.gradcheck.problem import Problem
 from matbackprop.validation import Array
 
@@ -27,7 +27,7 @@ ABSOLUTE = 1.0
 #: ... and this many once, for a gradient of few entries that is itself the small rest of a sum ...
 REST = 1000.0
 #: ... and this many standard deviations of the residual over points that differ by rounding. How many clean gradients
-#: would fail with other values of the four: benchmarks/gradcheck_study.py --only thresholds.
+#: would fail with other values of these: benchmarks/gradcheck_study.py --only thresholds.
 DEVIATIONS = 15.0
 #: ... which grows by as much times the part of the entries whose own rounding is not seen. A sum of N numbers in a row
 #: rounds sqrt(N) times worse than one in pairs, as NumPy has it: N = 10,000.

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from matbackprop.gradcheck.differences import Differences, Reference
+from matbackprop.gradcheck.differences import Differences
+from matbackprop.gradcheck.directional import Reference
 from matbackprop.gradcheck.localise import Search
 from matbackprop.gradcheck.measure import Measurement, dot
 from matbackprop.gradcheck.problem import BadGradient, EvaluationError, Problem

@@ -9,7 +9,8 @@ from functools import partial
 import numpy as np
 
 from matbackprop.gradcheck.causes import Account, Hypothesis, explain
-from matbackprop.gradcheck.differences import ComplexStep, Derivative, Differences, Reference
+from matbackprop.gradcheck.differences import Differences
+from matbackprop.gradcheck.directional import ComplexStep, Derivative, Reference
 from matbackprop.gradcheck.measure import CHANCE, Measurement, equalised, measure
 from matbackprop.gradcheck.probe import probe
 from matbackprop.gradcheck.problem import EvaluationError, Problem
