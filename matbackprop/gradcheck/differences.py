@@ -98,9 +98,15 @@ class Differences:
             return self._noise[1]
         reach = self._reach(x, u)
         # About a rounding unit of float32, should there be float32 inside; ever too small for the fourth derivative.
-        values = self._row(x, u, reach * (2.0**-24 if self.dtype != np.float32 else 2.0**-18))
+        scale = 2.0**-24 if self.dtype != np.float32 else 2.0**-18
+        values = self._row(x, u, reach * scale)
         least = 0.5 * float(np.finfo(values.dtype).eps * abs(values[3]))
         result = max(_fourth(values), least)
+        while scale < 2.0**-6 and np.ptp(values) == 0:
+            # Flat, or rounded to so few digits that it goes in stairs: then one of them is the noise.
+            scale *= 16
+            values = self._row(x, u, reach * scale)
+            result = max(float(np.ptp(values)), least)
         if result > 100 * least and self.dtype != np.float32:
             # Or it oscillates as fast as that. Rounding to float32 gives many equal values at smaller steps.
             finer = self._row(x, u, reach * 2.0**-36)
@@ -152,6 +158,12 @@ class Differences:
             best.kink = _kink(slope, best.value, noise, small)
             if small is None:
                 return best
+            flat = small.value == small.gap == 0.0 != best.value
+            if flat and abs(slope.gaps[-1]) < 0.1 * abs(slope.central[-1]):
+                # No kink, but stairs that the noise was too lucky to show: one of them is the noise.
+                noise = max(2 * noise, self._stair(wide, direction, center, small.step))
+                self._noise = (x.tobytes(), noise)
+                continue
             doubt = abs(small.value - best.value)
             borne_out = doubt <= 4 * (best.error + small.error)
             if borne_out and best.error <= 8 * small.error:
@@ -220,6 +232,15 @@ class Differences:
             return None
         gap = float((right - center) / h - (center - left) / h)
         return Small(step, float((right - left) / (2 * h)), size * least / step, gap)
+
+    def _stair(self, wide: Array, direction: Array, center: Any, step: float) -> float:
+        """Return the first change of fun as the step grows from one at which it is the same on both sides."""
+        for _ in range(40):
+            step *= 2
+            change = self.problem.value(wide + self.dtype.type(step) * direction) - center
+            if change != 0:
+                break
+        return abs(float(change))
 
     def _extend(self, rows: list[list[Any]], central: Any, rounding: float, best: Derivative) -> Derivative:
         """Add a row to the tableau and return the best entry so far."""

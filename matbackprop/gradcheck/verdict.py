@@ -101,25 +101,27 @@ def judge(case: Case) -> GradientReport:
     """Return the verdict on a gradient at one point."""
     found = case.measure()
     limit = case.limit(found)
-    stationary = not case.gradient.any() and (found.deviation <= limit or not found.expected[:, 0].any())
-    if stationary:
-        return case.inconclusive(
-            Reason.STATIONARY,
-            "the gradient is zero here, and so is the derivative: a wrong gradient may be zero too; choose another x0",
-        )
     if limit < found.tolerance:
         case.notes.append(
             f"the tolerance {limit:.0e} is below what rounding allows to see here, {words(2 * found.tolerance)}"
         )
     if found.deviation <= limit:
+        report = _agrees(case, found)
+        if found.kinks and report.verdict is Verdict.INCONCLUSIVE:
+            return case.inconclusive(Reason.KINK, kink_text(found.kinks[0]))
         if found.kinks:
-            case.notes.append(kink_text(found.kinks[0]))
-        return _agrees(case, found)
+            report.notes.append(kink_text(found.kinks[0]))
+        return report
     return _disagrees(case, found)
 
 
 def _agrees(case: Case, found: Measurement) -> GradientReport:
     """The residuals are within the tolerance; say what that is worth."""
+    if not case.gradient.any():
+        return case.inconclusive(
+            Reason.STATIONARY,
+            "the gradient is zero here, and so is the derivative: a wrong gradient may be zero too; choose another x0",
+        )
     if not np.isfinite(found.tolerance) or 2 * found.tolerance > BLIND * max(1.0, found.terms):
         what = (
             "no step size gives a stable derivative"
@@ -176,6 +178,8 @@ def _disagrees(case: Case, found: Measurement) -> GradientReport:
     if not sure:
         kink = kink_at(case.problem, case.reference, case.x, case.gradient, found, case.limit(found), case.rng)
         if kink is not None:
+            if kink.gradient_fits and not case.gradient.any():
+                return case.inconclusive(Reason.KINK, kink.text)
             case.notes.append(kink.text)
             if kink.gradient_fits:
                 return case.report(Verdict.PASS, found)

@@ -132,3 +132,14 @@ def test_the_slopes_that_a_kink_note_gives_are_those_at_the_kink() -> None:
     for note in notes:
         small, large = sorted(abs(float(slope)) for slope in re.findall(r"(-?[\d.e+]+)(?: is)? on the", note))
         assert large / small == pytest.approx(6 / 5, rel=1e-4)  # 5 exp(0) on one side, 1 more on the other
+
+
+@pytest.mark.parametrize("digits", [4, 6, 9])
+def test_a_function_in_stairs_is_held_to_its_digits(digits: int) -> None:
+    def fun(z: Any) -> Any:
+        return float(np.round(np.sin(z).sum(), digits))
+
+    for seed in range(8):
+        x = np.random.default_rng([24, seed]).standard_normal(4)
+        assert mb.check_gradient(fun, np.cos, x, rng=seed).verdict in (Verdict.PASS, Verdict.INCONCLUSIVE)
+        assert mb.check_gradient(fun, lambda z: 2 * np.cos(z), x, rng=seed).verdict is not Verdict.PASS
