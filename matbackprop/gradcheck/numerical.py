@@ -50,8 +50,7 @@ def numerical_gradient(
     Returns
     -------
     NumericalGradient
-        ``(gradient, error)``. The error is an estimate from above, which a kink or an oscillation nearby may deceive;
-        NaN-free wherever `fun` is.
+        ``(gradient, error)``. The error is an estimate from above; NaN-free wherever `fun` is.
 
     Examples
     --------
