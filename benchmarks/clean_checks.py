@@ -7,7 +7,7 @@ with a hand-written gradient, some of which complex steps cannot enter; its valu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -20,15 +20,19 @@ from matbackprop.gradcheck.models import model_problem
 from matbackprop.gradcheck.problem import Problem
 
 Pair = tuple[Callable[[Any], Any], Callable[[Any], Any], Any]
+Maker = Callable[[Any, np.random.Generator], Pair]
 
 
-def check(seed: int) -> tuple[str, GradientReport]:
-    """Return the kind of problem that a seed makes, and the report of its check."""
+def check(seed: int, among: Sequence[Maker] | None = None) -> tuple[str, GradientReport]:
+    """Return the kind of problem that a seed makes, and the report of its check.
+
+    Functions are taken from `among`, by default all of `FUNCTIONS`.
+    """
     rng = np.random.default_rng([20_000, seed])
     scale = float(rng.choice([1.0, 1.0, 1e-8, 1e8]))
     if rng.random() < 0.6:
         return network(rng, scale)
-    name, (fun, grad, x0) = function(rng)
+    name, (fun, grad, x0) = function(rng, FUNCTIONS if among is None else among)
     single = rng.random() < 0.25
     if single:
         x0, scale = (
@@ -90,11 +94,11 @@ def rescaled(problem: Problem, scale: float) -> Problem:
     return Problem(lambda x: scale * fun(x), gradient, x0)
 
 
-def function(rng: np.random.Generator) -> tuple[str, Pair]:
+def function(rng: np.random.Generator, among: Sequence[Maker]) -> tuple[str, Pair]:
     """Return a function with a hand-written gradient."""
     n = int(rng.integers(1, 40))
     x = rng.standard_normal(n)
-    maker = FUNCTIONS[int(rng.integers(len(FUNCTIONS)))]
+    maker = among[int(rng.integers(len(among)))]
     return maker.__name__, maker(x, rng)
 
 
@@ -172,7 +176,65 @@ def hinge(x: Any, rng: np.random.Generator) -> Pair:
     )
 
 
-FUNCTIONS = (quadratic, log_sum_exp, rosenbrock, gaussian, logistic, absolute, norm, hinge)
+def linear(x: Any, rng: np.random.Generator) -> Pair:
+    """A gradient that is constant, and the small rest of a long sum."""
+    rows = int(rng.choice([1, 10, 300, 3000]))
+    a = centred(rng, rows, x.size)
+    way = rng.integers(3)
+
+    def grad(w: Any) -> Any:
+        g = a.mean(0) if way == 0 else a.T @ np.full(rows, 1 / rows) if way == 1 else sum(a) / rows
+        return np.array(g, w.dtype)
+
+    black_box = rng.random() < 0.3
+    return (lambda w: float((a @ w).mean())) if black_box else (lambda w: (a @ w).mean()), grad, x
+
+
+def at_zero(x: Any, rng: np.random.Generator) -> Pair:
+    """A least squares fit that starts from weights of zero, all or some; its gradient is there a small rest as well."""
+    a = centred(rng, 100, x.size)
+    y = 1 + 0.1 * rng.standard_normal(100)
+    start = x * (rng.random(x.size) < rng.choice([0.0, 0.5]))
+    return lambda w: 0.5 * ((a @ w - y) ** 2).mean(), lambda w: (a.T @ (a @ w - y) / 100).astype(w.dtype), start
+
+
+def centred(rng: np.random.Generator, rows: int, columns: int) -> Any:
+    """Return a matrix whose columns have means much smaller than their entries."""
+    a = rng.standard_normal((rows, columns))
+    return a - a.mean(0) + 10.0 ** rng.uniform(-8, 0) * rng.uniform(0.5, 1.5, columns)
+
+
+def beside_kinks(x: Any, rng: np.random.Generator) -> Pair:
+    """Every entry close to a kink, some with a smooth function beside it; complex steps see nothing of it."""
+    start = 1 + 10.0 ** rng.uniform(-8, -1) * rng.choice((-1.0, 1.0), x.size) * rng.uniform(0.5, 1.5, x.size)
+    smooth = rng.choice([0.0, 1.0])
+    return (
+        lambda z: np.abs(z - 1).sum() + smooth * np.sin(z).sum(),
+        lambda z: (np.sign(z - 1) + smooth * np.cos(z)).astype(z.dtype),
+        start,
+    )
+
+
+def oscillating(x: Any, rng: np.random.Generator) -> Pair:
+    """Faster than the first difference steps, by far; complex steps are kept out."""
+    k = 10.0 ** rng.uniform(0, 6)
+    return lambda z: float(np.sin(k * z).sum()), lambda z: (k * np.cos(k * z)).astype(z.dtype), x
+
+
+FUNCTIONS: tuple[Maker, ...] = (
+    quadratic,
+    log_sum_exp,
+    rosenbrock,
+    gaussian,
+    logistic,
+    absolute,
+    norm,
+    hinge,
+    linear,
+    at_zero,
+    beside_kinks,
+    oscillating,
+)
 
 
 def tally(seeds: Iterable[int]) -> tuple[Counter[tuple[str, str]], list[tuple[int, str, str]]]:

@@ -2,8 +2,8 @@
 
     python benchmarks/gradcheck_study.py [--quick] [--only SECTION]
 
-Sections: detection, alarms, cost, mutants, black-box. Peers that are not installed are left out (torch, autograd, jax:
-``pip install torch autograd jax``). Figures are medians or counts of this run on this machine.
+Sections: detection, cost, mutants, black-box, thresholds, alarms. Peers that are not installed are left out (torch,
+autograd, jax: ``pip install torch autograd jax``). Figures are medians or counts of this run on this machine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import gradcheck_peers
 from mutants import functions, layers, network
 
 import matbackprop as mb
-from matbackprop.gradcheck import Verdict, check_gradient
+from matbackprop.gradcheck import Verdict, check_gradient, measure
 from matbackprop.gradcheck.engine import run
 from matbackprop.gradcheck.packing import Packing
 from matbackprop.gradcheck.problem import Problem
@@ -131,8 +131,8 @@ def detection(quick: bool) -> None:
             print(f"P = {size:>7,}  {name:<12} {';  '.join(cells)}   ({4 * seeds} runs)", flush=True)
 
 
-def alarms(quick: bool, workers: int = 2) -> None:
-    count, first = (2_000 if quick else 100_000), 500_000
+def alarms(quick: bool, workers: int = 1) -> None:
+    count, first = (2_000 if quick else 100_000), 900_000
     print(f"\n## False alarms: {count:,} correct gradients, seeds {first} to {first + count - 1}\n")
     step = 500
     total: Counter[tuple[str, str]] = Counter()
@@ -290,17 +290,47 @@ def black_box(quick: bool) -> None:
         )
 
 
-SECTIONS = {"detection": detection, "cost": cost, "mutants": mutants, "black-box": black_box, "alarms": alarms}
+def thresholds(quick: bool) -> None:
+    """Each constant of the tolerance, smaller and larger: what it buys in false alarms and costs in digits."""
+    count, first = (200 if quick else 3_000), 800_000
+    print(f"\n## Constants of the tolerance: {count:,} correct gradients, seeds {first} to {first + count - 1}\n")
+    for name in ("ROUNDING", "ABSOLUTE", "REST", "DEVIATIONS", "UNSEEN"):
+        chosen = getattr(measure, name)
+        for factor in (0.0, 0.1, 0.3, 1.0, 3.0):
+            setattr(measure, name, factor * chosen)
+            reports = [clean_checks.check(seed)[1] for seed in range(first, first + count)]
+            failed = sum(report.verdict is Verdict.FAIL for report in reports)
+            passed = [report.entry_resolution for report in reports if report]
+            print(
+                f"  {name:<11}{factor * chosen:>8g}   FAIL {failed:>5}   PASS {len(passed):>6,}   "
+                f"median resolution {np.median(passed):.1e}",
+                flush=True,
+            )
+        setattr(measure, name, chosen)
+
+
+SECTIONS = {
+    "detection": detection,
+    "cost": cost,
+    "mutants": mutants,
+    "black-box": black_box,
+    "thresholds": thresholds,
+    "alarms": alarms,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=1, help="processes for the false alarms (default 1)")
     parser.add_argument("--quick", action="store_true", help="fewer seeds: a minute instead of half an hour")
     parser.add_argument("--only", choices=SECTIONS, action="append", help="this section alone (may be repeated)")
     args = parser.parse_args()
     print(f"numpy {np.__version__}, peers: {', '.join(gradcheck_peers.installed()) or 'none'}")
     for name in args.only or SECTIONS:
-        SECTIONS[name](args.quick)
+        if name == "alarms":
+            alarms(args.quick, args.workers)
+        else:
+            SECTIONS[name](args.quick)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,14 @@ from matbackprop.gradcheck.api import check_gradient, check_hessian_product
 from matbackprop.gradcheck.models import model_values
 from matbackprop.gradcheck.numerical import NumericalGradient, numerical_gradient
 from matbackprop.gradcheck.points import check_layer, check_model
-from matbackprop.gradcheck.report import Finding, GradientCheckError, GradientReport, Verdict
+from matbackprop.gradcheck.report import Finding, GradientCheckError, GradientReport, Reason, Verdict
 
 __all__ = [
     "Finding",
     "GradientCheckError",
     "GradientReport",
     "NumericalGradient",
+    "Reason",
     "Verdict",
     "check_gradient",
     "check_hessian_product",

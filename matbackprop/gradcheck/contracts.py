@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from matbackprop.gradcheck.problem import EvaluationError, Problem
+from matbackprop.gradcheck.problem import EvaluationError, Problem, overlap
 from matbackprop.validation import Array
 
 __all__ = ["Contracts", "examine"]
@@ -57,6 +57,16 @@ def examine(problem: Problem, rng: np.random.Generator) -> Contracts:
             "return a copy"
         )
     alone = problem.gradient(x)  # without a call of fun at x0 before it: it may not live on what fun kept
+    if not seen.breaches and any(map(overlap, returned, problem.last_returned)):
+        seen.breaches.append(
+            "the gradient is returned in the same memory by every call: whoever changes one in place changes what the "
+            "next call returns; return a copy, or a read-only array"
+        )
+    for name in sorted(problem.aliased):
+        seen.breaches.append(
+            f"the gradient of {name} is the input itself, or a view of it: whoever updates x in place changes the "
+            "gradient; return a copy"
+        )
     again, gradient_again = problem.value(x), problem.gradient(x)
     seen.constant = elsewhere is not None and other == value == again
     _repeatable(seen, value, again, gradient, gradient_again, packing.eps)

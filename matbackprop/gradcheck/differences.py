@@ -1,13 +1,11 @@
-"""Directional derivatives of a black box: complex steps, and extrapolated differences that know their own error.
+"""Extrapolated central differences that know their own error, for a function that takes no complex steps.
 
-A complex step, Im f(x + ihu) / h with h = 1e-200, has no step size to tune: nothing cancels, and h² underflows, so that
-a branch on the real part is taken as at x itself. Where a function cannot take it, central differences at shrinking
-steps are extrapolated (Richardson) and the tableau entry of least estimated error is taken: truncation from the
-tableau itself, rounding from the measured noise of f.
+Central differences at shrinking steps are extrapolated (Richardson) and the tableau entry of least estimated error is
+taken: truncation from the tableau itself, rounding from the measured noise of f. A kink or an oscillation between the
+steps deceives a tableau, so its result must be borne out by one far smaller step; else the steps start lower.
 
 References
 ----------
-Squire and Trapp, Using complex variables to estimate derivatives of real functions, SIAM Review 40 (1998).
 Ridders, Accurate computation of F'(x) and F'(x)F''(x), Advances in Engineering Software 4 (1982).
 Moré and Wild, Estimating computational noise, SIAM Journal on Scientific Computing 33 (2011).
 """
@@ -15,68 +13,21 @@ Moré and Wild, Estimating computational noise, SIAM Journal on Scientific Compu
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from matbackprop.gradcheck.directional import Derivative
 from matbackprop.gradcheck.problem import EvaluationError, Problem
 from matbackprop.validation import Array
 
-__all__ = ["ComplexStep", "Derivative", "Differences", "Reference", "Slope"]
-
-#: So small that its square underflows to zero, so large that products with small numbers do not.
-STEP = 1e-200
+__all__ = ["Differences"]
 
 #: Each difference step is this many times smaller than the one before.
 RATIO = 4.0
 
-
-@dataclass
-class Derivative:
-    """A directional derivative with a bound on its error, from the method's own estimate."""
-
-    value: float
-    error: float
-    #: The one-sided slopes, if they differ: x is at a kink in this direction, or within the steps of one.
-    kink: tuple[float, float] | None = None
-
-
-class Reference(Protocol):
-    """A way to differentiate `fun` along a direction without its gradient."""
-
-    name: str
-    #: Entries of the gradient below this part of the largest are not blown up to weigh as much.
-    floor: float
-
-    def derivative(self, x: Array, u: Array) -> Derivative:
-        """Return the derivative of fun at `x` along `u`."""
-        ...
-
-
-class ComplexStep:
-    """Im f(x + ihu) / h: exact to rounding, for a function that computes in complex numbers and is analytic there."""
-
-    name = "complex step"
-
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-        self.floor = 1e-3 if problem.packing.eps < 1e-12 else 1e-2
-
-    def derivative(self, x: Array, u: Array) -> Derivative:
-        """Return the derivative along `u`, one evaluation.
-
-        Raises
-        ------
-        EvaluationError
-            If fun fails on complex input, or drops the imaginary part.
-        """
-        h = STEP / float(np.abs(u).max())
-        point = x.astype(np.complex128)
-        point.imag = h * u
-        value = self.problem.finite_value(point)
-        if not np.iscomplexobj(value):
-            raise EvaluationError("fun returned a real number for complex input", x)
-        return Derivative(float(value.imag) / h, 0.0)
+#: Where a smaller step does not bear out the result, the steps start so many times lower.
+LOWER = 64.0
 
 
 @dataclass
@@ -87,6 +38,15 @@ class Slope:
     central: list[float] = field(default_factory=list)
     #: Right slope minus left slope: shrinks with the step where f is smooth, stays where there is a kink.
     gaps: list[float] = field(default_factory=list)
+
+
+class Small(NamedTuple):
+    """One small difference step: its size, the difference, what rounding may have done to it, and its gap."""
+
+    step: float
+    value: float
+    error: float
+    gap: float
 
 
 class Differences:
@@ -136,24 +96,35 @@ class Differences:
         key = x.tobytes()
         if self._noise is not None and self._noise[0] == key:
             return self._noise[1]
-        wide = x.astype(self.dtype)
-        center = float(self.problem.finite_value(wide))
+        reach = self._reach(x, u)
         # About a rounding unit of float32, should there be float32 inside; ever too small for the fourth derivative.
-        scale = self._reach(x, u) * (2.0**-24 if self.dtype != np.float32 else 2.0**-18)
-        values = []
-        for j in (-3, -2, -1, 1, 2, 3):
-            try:
-                values.append(self.problem.finite_value(wide + (j * scale * u).astype(self.dtype)))
-            except EvaluationError:
-                values.append(np.nan)
-        values.insert(3, self.problem.finite_value(wide))
-        fourth = np.diff(np.array(values, self.dtype), 4)
-        fourth = fourth[np.isfinite(fourth)]
-        measured = float(np.abs(fourth).max()) / np.sqrt(70) if fourth.size else 0.0
-        eps = float(np.finfo(np.asarray(values[3]).dtype).eps)
-        result = max(measured, 0.5 * eps * abs(center))
+        scale = 2.0**-24 if self.dtype != np.float32 else 2.0**-18
+        values = self._row(x, u, reach * scale)
+        least = 0.5 * float(np.finfo(values.dtype).eps * abs(values[3]))
+        result = max(_fourth(values), least)
+        while scale < 2.0**-6 and np.ptp(values) == 0:
+            # Flat, or rounded to so few digits that it goes in stairs: then one of them is the noise.
+            scale *= 16
+            values = self._row(x, u, reach * scale)
+            result = max(float(np.ptp(values)), least)
+        if result > 100 * least and self.dtype != np.float32:
+            # Or it oscillates as fast as that. Rounding to float32 gives many equal values at smaller steps.
+            finer = self._row(x, u, reach * 2.0**-36)
+            if np.unique(finer).size == finer.size:
+                result = max(_fourth(finer), least)
         self._noise = (key, result)
         return result
+
+    def _row(self, x: Array, u: Array, step: float) -> Array:
+        """Return fun at x and three steps to each side; NaN where it fails."""
+        wide = x.astype(self.dtype)
+        values = [self.problem.finite_value(wide)]
+        for j in (-3, -2, -1, 1, 2, 3):
+            try:
+                values.append(self.problem.finite_value(wide + (j * step * u).astype(self.dtype)))
+            except EvaluationError:
+                values.append(np.nan)
+        return np.array([*values[1:4], values[0], *values[4:]], np.asarray(values[0]).dtype)
 
     def _reach(self, x: Array, u: Array) -> float:
         """Return the factor of u that moves some entry of x by about its own size."""
@@ -164,7 +135,13 @@ class Differences:
             size[block.span] = part + (typical or 1.0)
         return 1.0 / float(np.max(np.abs(u) / size))
 
-    def derivative(self, x: Array, u: Array, levels: int | None = None) -> Derivative:
+    def _grain(self, x: Array, u: Array) -> float:
+        """Return the step that the rounding of x + tu blurs: for entries of equal weight, eps times rms(x / u)."""
+        moved = u != 0
+        ratio = x[moved].astype(np.float64) / u[moved]
+        return float(np.finfo(self.dtype).eps) * float(np.sqrt(np.mean(ratio * ratio)))
+
+    def derivative(self, x: Array, u: Array) -> Derivative:
         """Return the derivative along `u`, with the error that the tableau and the noise of fun suggest.
 
         Raises
@@ -173,14 +150,39 @@ class Differences:
             If fun fails at x itself, or at every step away from it.
         """
         wide, direction = x.astype(self.dtype), u.astype(self.dtype)
-        center = self.problem.finite_value(wide)
-        noise = self.noise(x, u)
-        step = self.dtype.type(self.start * self._reach(x, u))
+        center, noise = self.problem.finite_value(wide), self.noise(x, u)
+        start, reach, grain = self.start, self._reach(x, u), self._grain(x, u)
+        while True:
+            slope, best = self._ladder(wide, direction, center, noise, grain, start * reach)
+            small = self._smaller_step(wide, direction, center, noise, grain, slope, best)
+            best.kink = _kink(slope, best.value, noise, small)
+            if small is None:
+                return best
+            flat = small.value == small.gap == 0.0 != best.value
+            if flat and abs(slope.gaps[-1]) < 0.1 * abs(slope.central[-1]):
+                # No kink, but stairs that the noise was too lucky to show: one of them is the noise.
+                noise = max(2 * noise, self._stair(wide, direction, center, small.step))
+                self._noise = (x.tobytes(), noise)
+                continue
+            doubt = abs(small.value - best.value)
+            borne_out = doubt <= 4 * (best.error + small.error)
+            if borne_out and best.error <= 8 * small.error:
+                return best
+            start /= LOWER
+            if start * reach < small.step:
+                best.error += 0.0 if borne_out else doubt
+                return best
+
+    def _ladder(
+        self, wide: Array, direction: Array, center: Any, noise: float, grain: float, start: float
+    ) -> tuple[Slope, Derivative]:
+        """Return what the steps from `start` down show, and the best entry of their tableau."""
+        step = self.dtype.type(start)
         slope, best = Slope(), Derivative(np.nan, np.inf)
         rows: list[list[float]] = []
         failure: EvaluationError | None = None
         misses = 0
-        for _ in range(levels or self.levels):
+        for _ in range(self.levels):
             try:
                 right = self.problem.finite_value(wide + step * direction)
                 left = self.problem.finite_value(wide - step * direction)
@@ -194,16 +196,51 @@ class Differences:
             slope.gaps.append(float((right - center) / step - (center - left) / step))
             # The tableau runs in the wide type and starts anew after a failure.
             before = best.error
-            best = self._extend(rows, central, noise / float(step), best)
+            best = self._extend(rows, central, max(noise, grain * abs(float(central))) / float(step), best)
             misses = 0 if best.error < before else misses + 1
-            enough = self.accuracy * float(np.max(np.abs(u)) + abs(best.value))
+            enough = self.accuracy * float(np.max(np.abs(direction)) + abs(best.value))
             if len(rows) > 4 and (misses >= 4 or best.error <= enough):
                 break
             step = step / self.dtype.type(RATIO)
         if not slope.steps:
-            raise failure or EvaluationError("fun could not be evaluated around x0", x)
-        best.kink = _kink(slope, noise)
-        return best
+            raise failure or EvaluationError("fun could not be evaluated around x0", wide)
+        return slope, best
+
+    def _smaller_step(
+        self,
+        wide: Array,
+        direction: Array,
+        center: Any,
+        noise: float,
+        grain: float,
+        slope: Slope,
+        best: Derivative,
+    ) -> Small | None:
+        """Return one central difference half-way, in digits, between the steps taken and those where noise is all."""
+        size = max(map(abs, [best.value, *slope.central]))
+        if not size:
+            return None
+        least = max(noise / size, grain)
+        step = float(np.sqrt(least * slope.steps[-1]))
+        if not 0 < step < slope.steps[-1] / RATIO:
+            return None
+        h = self.dtype.type(step)
+        try:
+            right = self.problem.finite_value(wide + h * direction)
+            left = self.problem.finite_value(wide - h * direction)
+        except EvaluationError:
+            return None
+        gap = float((right - center) / h - (center - left) / h)
+        return Small(step, float((right - left) / (2 * h)), size * least / step, gap)
+
+    def _stair(self, wide: Array, direction: Array, center: Any, step: float) -> float:
+        """Return the first change of fun as the step grows from one at which it is the same on both sides."""
+        for _ in range(40):
+            step *= 2
+            change = self.problem.value(wide + self.dtype.type(step) * direction) - center
+            if change != 0:
+                break
+        return abs(float(change))
 
     def _extend(self, rows: list[list[Any]], central: Any, rounding: float, best: Derivative) -> Derivative:
         """Add a row to the tableau and return the best entry so far."""
@@ -222,8 +259,15 @@ class Differences:
         return best
 
 
-def _kink(slope: Slope, noise: float) -> tuple[float, float] | None:
-    """Return the one-sided slopes if they stay apart as the steps shrink."""
+def _fourth(values: Array) -> float:
+    """Return the noise of equally spaced values, by their fourth differences."""
+    fourth = np.diff(values, 4)
+    fourth = fourth[np.isfinite(fourth)]
+    return float(np.abs(fourth).max()) / float(np.sqrt(70)) if fourth.size else 0.0
+
+
+def _kink(slope: Slope, middle: float, noise: float, small: Small | None) -> tuple[float, float] | None:
+    """Return the one-sided slopes about the central one, `middle`, if they stay apart as the steps shrink."""
     sound = [
         (central, gap)
         for step, central, gap in zip(slope.steps, slope.central, slope.gaps, strict=True)
@@ -236,4 +280,7 @@ def _kink(slope: Slope, noise: float) -> tuple[float, float] | None:
     size = max(abs(c) for c in slope.central)
     if not steady or abs(third) < 1e-7 * (abs(central) + size):
         return None
-    return central - third / 2, central + third / 2
+    if small is not None and abs(small.gap - third) > 0.3 * abs(third) + 4 * small.error:
+        return None  # it lies beside x
+    gap = (RATIO * third - second) / (RATIO - 1)  # of a step of zero: a curvature adds to a gap in proportion to it
+    return middle - gap / 2, middle + gap / 2

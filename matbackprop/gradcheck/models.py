@@ -10,6 +10,7 @@ import numpy as np
 
 from matbackprop.flat import named_parameters
 from matbackprop.gradcheck.causes import Hypothesis
+from matbackprop.gradcheck.directional import STEP
 from matbackprop.gradcheck.problem import BadGradient, Problem
 from matbackprop.layer import Layer, run
 from matbackprop.layers import Linear
@@ -128,7 +129,7 @@ def derivative_of_branch(layer: Layer, z: Array, sign: float = 1.0) -> Array:
     Exception
         Whatever the layer raises on complex input.
     """
-    h = sign * 1e-200
+    h = sign * STEP
     twin = Sequential(layer.copy()).astype(np.complex128)
     slope: Array = np.imag(twin.forward(z + 1j * h)) / h
     return slope

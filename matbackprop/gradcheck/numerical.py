@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from matbackprop.gradcheck.differences import ComplexStep
+from matbackprop.gradcheck.directional import STEP, ComplexStep
 from matbackprop.gradcheck.problem import Problem, no_gradient
 from matbackprop.gradcheck.reference import choose
 from matbackprop.gradcheck.report import Finding, GradientReport, Verdict
@@ -50,8 +50,7 @@ def numerical_gradient(
     Returns
     -------
     NumericalGradient
-        ``(gradient, error)``. The error is an estimate from above, which a kink or an oscillation nearby may deceive;
-        NaN-free wherever `fun` is.
+        ``(gradient, error)``. The error is an estimate from above; NaN-free wherever `fun` is.
 
     Examples
     --------
@@ -115,7 +114,7 @@ def _replayed(problem: Problem, reference: ComplexStep, gradient: Array, rng: np
 
 def batched_steps(batched: Callable[[Array], Array], x: Array, block: int = 1 << 22) -> Array:
     """Return the gradient by complex steps of all entries, as many points at once as fit in `block` numbers."""
-    h, count = 1e-200, max(1, block // x.size)
+    h, count = STEP, max(1, block // x.size)
     gradient = np.empty(x.size)
     for start in range(0, x.size, count):
         stop = min(start + count, x.size)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from matbackprop.gradcheck.api import check_problem, combined
-from matbackprop.gradcheck.models import derivative_of_branch, draw, layer_problem, layered_problem, model_problem
-from matbackprop.gradcheck.report import Finding, GradientReport, Verdict
+from matbackprop.gradcheck.at_zero import kink_at_zero
+from matbackprop.gradcheck.models import draw, layer_problem, layered_problem, model_problem
+from matbackprop.gradcheck.report import GradientReport, Reason, Verdict
 from matbackprop.layer import Layer
 from matbackprop.layers import Linear, ReLU
 from matbackprop.loss import Loss
@@ -16,6 +17,7 @@ from matbackprop.validation import Array, as_array, as_rng, as_tolerance, descri
 __all__ = ["check_layer", "check_model"]
 
 SATURATED = "saturated"
+BALANCED = "every ReLU unit on and off"
 
 
 def check_layer(
@@ -78,7 +80,7 @@ def check_layer(
             points = False
             break
     if points:
-        parts += _at_zero(layer, x)
+        parts += kink_at_zero(layer, x)
     return _together(parts, repr(layer))
 
 
@@ -139,8 +141,10 @@ def check_model(
     parts = []
     for name, a, b, parameters in _situations(model, x, y, generator) if points else [("the batch given", x, y, start)]:
         model.parameters = parameters
+        idle = _idle(model, a) if name == BALANCED else []
         problem, hypotheses = model_problem(model, loss, a, b)
         parts.append(check_problem(problem, generator, tolerance, name=name, hypotheses=hypotheses))
+        parts[-1].notes += idle
         if _random(parts[0]):
             points = False
             break
@@ -153,7 +157,7 @@ def check_model(
 
 def _random(report: GradientReport) -> bool:
     """Return whether the function is random: then a small batch may seem repeatable, and its gradient wrong."""
-    return "fun is not repeatable" in report.reason
+    return report.reason_code is Reason.NOT_REPEATABLE
 
 
 def _dtype(layer: Layer, x: object) -> np.dtype[np.floating]:
@@ -167,18 +171,12 @@ def _together(parts: list[GradientReport], name: str) -> GradientReport:
     """Return one report for all points; of those that the checker chose itself, what shows nothing does not count."""
     counted = [parts[0]]
     for part in parts[1:]:
-        broken = "grad raised" in part.reason
-        if (part.verdict is Verdict.INCONCLUSIVE and not broken) or (
+        if (part.verdict is Verdict.INCONCLUSIVE and part.reason_code is not Reason.GRAD_FAILED) or (
             part.verdict is Verdict.PRECISION_LOSS and part.name == SATURATED
         ):
             continue
         counted.append(part)
-    if (
-        parts[0].verdict is Verdict.INCONCLUSIVE
-        and ("kink" in parts[0].reason or "the gradient is zero here" in parts[0].reason)
-        and "raised" not in parts[0].reason
-        and counted[1:]
-    ):
+    if parts[0].reason_code in (Reason.KINK, Reason.STATIONARY) and counted[1:]:
         counted = counted[1:]
     report = combined(counted, name)
     report.parts = parts
@@ -186,6 +184,8 @@ def _together(parts: list[GradientReport], name: str) -> GradientReport:
     report.seconds = sum(p.seconds for p in parts)
     aside = [part for part in parts if part not in counted]
     report.notes += [f"{part.name}: {part.verdict}, {part.cause or part.reason}" for part in aside]
+    report.notes += [note for part in parts if part.name == BALANCED for note in part.notes if "ReLU" in note]
+    report.notes = list(dict.fromkeys(report.notes))
     return report
 
 
@@ -200,49 +200,6 @@ def _batches(x: Array, rng: np.random.Generator) -> list[tuple[str, Array]]:
     far = rng.choice((-1.0, 1.0), (7, width)) * rng.uniform(4.0, 25.0, (7, width))
     far[::3] = rng.standard_normal((3, width))
     return [("the batch given", x), *batches, ("exact zeros", zeros), (SATURATED, far.astype(x.dtype))]
-
-
-def _at_zero(layer: Layer, x: Array) -> list[GradientReport]:
-    """Report a kink of an elementwise layer at zero, with the slopes on both sides and the gradient between."""
-    zero = np.zeros((1, x.shape[-1]), x.dtype)
-    if layer.has_parameters() or layer.forward(zero).shape != zero.shape:
-        return []
-    step = zero + x.dtype.type(2.0**-20)
-    center = layer.forward(zero).copy()
-    right = float(((layer.forward(step) - center) / step)[0, 0])
-    left = float(((center - layer.forward(-step)) / step)[0, 0])
-    layer.forward(zero)
-    got = float(layer.backward(np.ones_like(zero))[0, 0])
-    if not np.isfinite([left, right, got]).all():
-        return []  # zero is outside of the domain
-    if abs(right - left) <= 1e-3 * max(abs(right), abs(left)):
-        return []
-    report = GradientReport(
-        Verdict.PASS, name="the kink at zero", size=zero.size, parameters="x", fun_calls=3, grad_calls=1
-    )
-    report.notes.append(
-        f"at zero the slope is {left:.6g} on the left and {right:.6g} on the right; the gradient says {got:.6g}"
-    )
-    slack = 1e-3 * abs(right - left)
-    if not min(left, right) - slack <= got <= max(left, right) + slack:
-        report.cause = (
-            f"at zero the gradient {got:.6g} is outside of the slopes on its two sides, {left:.6g} and {right:.6g}"
-        )
-        report.findings = [Finding("x", (0, 0), None, got, report.cause)]
-        report.verdict = Verdict.FAIL
-        return [report]
-    try:
-        branches = [float(derivative_of_branch(layer, zero, sign)[0, 0]) for sign in (1.0, -1.0)]
-    except Exception:  # noqa: BLE001 - a layer without complex numbers has no branch to compare with
-        return [report]
-    if branches[0] == branches[1] and abs(branches[0] - got) > slack:
-        report.verdict = Verdict.FAIL
-        report.cause = (
-            f"at exactly zero backward takes the other branch than forward: slope {got:.6g} where forward has "
-            f"{branches[0]:.6g} (>= in place of >?)"
-        )
-        report.findings = [Finding("x", (0, 0), branches[0], got, report.cause)]
-    return [report]
 
 
 def _situations(
@@ -266,26 +223,40 @@ def _situations(
     found.append(("exact zeros", zeros, targets_zeros, start))
     far, targets_far = batch(7)
     found.append((SATURATED, far * x.dtype.type(20.0 / spread), targets_far, start))
-    balanced = _balanced(model, *batch(8), start)
-    if balanced is not None:
-        found.append(("every ReLU unit on and off", *balanced))
+    if any(isinstance(layer, ReLU) for layer in model.leaves()):
+        found.append((BALANCED, *_balanced(model, *batch(8), start)))
     return found
 
 
-def _balanced(model: Sequential, x: Array, y: Array, start: Array) -> tuple[Array, Array, Array] | None:
-    """Return parameters for which every ReLU unit is on for half of the rows and off for the others."""
+def _balanced(model: Sequential, x: Array, y: Array, start: Array) -> tuple[Array, Array, Array]:
+    """Return parameters for which every ReLU unit after a bias is on for half of the rows and off for the others."""
     model.parameters = start
-    layers = model.leaves()
-    a, shifted = x, False
+    layers, a = model.leaves(), x
     for layer, after in zip(layers, [*layers[1:], None], strict=True):
         z = layer.forward(a)
         if isinstance(layer, Linear) and isinstance(after, ReLU) and layer.has_bias:
             ordered = np.sort(z, axis=0)
             middle = len(ordered) // 2
-            shift = (ordered[middle - 1] + ordered[middle]) / 2
-            layer.bias = layer.bias - shift
-            z, shifted = layer.forward(a), True
+            layer.bias = layer.bias - (ordered[middle - 1] + ordered[middle]) / 2
+            z = layer.forward(a)
         a = z
     parameters = model.parameters.copy()
     model.parameters = start
-    return (x, y, parameters) if shifted else None
+    return x, y, parameters
+
+
+def _idle(model: Sequential, x: Array) -> list[str]:
+    """Return which ReLU units are on, or off, for all rows of `x`, as notes."""
+    notes, a = [], x
+    for number, layer in enumerate(model.leaves()):
+        if isinstance(layer, ReLU):
+            share = (a.reshape(-1, a.shape[-1]) > 0).mean(axis=0)
+            for what, units in (("on", np.flatnonzero(share == 1)), ("off", np.flatnonzero(share == 0))):
+                if units.size:
+                    names = ", ".join(map(str, units[:6])) + (", ..." if units.size > 6 else "")
+                    notes.append(
+                        f"layer {number}, ReLU: unit {names} is {what} for every row, and no bias before it could "
+                        "change that: the other side was not checked"
+                    )
+        a = layer.forward(a)
+    return notes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from matbackprop.gradcheck.differences import Reference
+from matbackprop.gradcheck.directional import Reference
 from matbackprop.gradcheck.measure import Measurement
 from matbackprop.gradcheck.problem import EvaluationError, Problem
 from matbackprop.validation import Array

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from matbackprop.gradcheck.packing import Packing
+from matbackprop.gradcheck.report import Reason
 from matbackprop.validation import Array, describe
 
-__all__ = ["BadGradient", "EvaluationError", "Problem", "no_gradient"]
-
+__all__ = ["BadGradient", "EvaluationError", "Problem", "no_gradient", "overlap"]
 
 #: So many calls are watched for writes to their input.
 WATCHED = 8
@@ -25,11 +25,12 @@ class EvaluationError(Exception):
     ----------
     point : numpy.ndarray
         The flat vector at which it happened.
+    reason : Reason
     """
 
-    def __init__(self, message: str, point: Array) -> None:
+    def __init__(self, message: str, point: Array, reason: Reason = Reason.FUN_FAILED) -> None:
         super().__init__(message)
-        self.point = point
+        self.point, self.reason = point, reason
 
 
 class BadGradient(Exception):
@@ -90,6 +91,9 @@ class Problem:
         self.modified: set[str] = set()
         #: What the last gradient call returned, untouched: to see whether a later call overwrites it.
         self.last_returned: list[Array] = []
+        #: The blocks whose gradient came back in the memory of the input.
+        self.aliased: set[str] = set()
+        self._given: Any = None
         #: The blocks whose gradient came back in another type.
         self.cast: dict[str, np.dtype[Any]] = {}
 
@@ -108,7 +112,13 @@ class Problem:
         result = self._call(self._wide_fun if wide else self._fun, "fun", x)
         if self._grad is None:
             result = self._pair(result)[0]
-        return as_scalar(result)
+        value = as_scalar(result)
+        if x.dtype.kind == "f" and np.iscomplexobj(value):
+            raise TypeError(
+                f"check_gradient: fun returned the complex number {value} at a real x; a function with a gradient "
+                "returns a real one (its .real, or the square of its absolute value?)"
+            )
+        return value
 
     def finite_value(self, x: Array) -> Any:
         """Return `value`, or raise an EvaluationError if it is not finite."""
@@ -150,7 +160,7 @@ class Problem:
 
     def _call(self, function: Callable[..., Any], name: str, x: Array) -> Any:
         handed = x.copy()
-        arguments = self.packing.unpack(handed)
+        arguments = self._given = self.packing.unpack(handed)
         # Code that writes to its input does so from the start; to watch all calls would cost more than they do.
         watched = self.fun_calls + self.grad_calls <= WATCHED
         before = self._handed(arguments, handed).copy() if watched else handed
@@ -161,7 +171,8 @@ class Problem:
         except BadGradient:
             raise
         except Exception as error:
-            raise EvaluationError(f"{name} raised {type(error).__name__}: {error}", x) from error
+            reason = Reason.FUN_FAILED if name == "fun" else Reason.GRAD_FAILED
+            raise EvaluationError(f"{name} raised {type(error).__name__}: {error}", x, reason) from error
         if watched and not _same(before, self._handed(arguments, handed)):
             self.modified.add(name)
         return result
@@ -180,19 +191,16 @@ class Problem:
             raise BadGradient(str(error)) from None
         parts: list[Array] = []
         self.last_returned = []
-        for block, value in found:
-            if value is None:
-                raise BadGradient(f"the gradient of {block.name} is None; does grad lack a return?")
-            try:
-                array = np.asarray(value)
-            except Exception as error:  # noqa: BLE001 - an object's own __array__ may raise anything
-                raise BadGradient(f"the gradient of {block.name} is no array of numbers: {error}") from None
+        for (block, value), (_, handed) in zip(found, self.packing.arrays(self._given), strict=True):
+            array = _as_array(value, block.name)
             if array.dtype.kind not in "fiubc":
                 raise BadGradient(f"the gradient of {block.name} has dtype {array.dtype}, expected {block.dtype}")
             if array.shape != block.shape:
                 raise BadGradient(_shape_message(block.name, block.shape, array.shape))
             if isinstance(value, np.ndarray):
                 self.last_returned.append(value)
+                if overlap(value, handed):
+                    self.aliased.add(block.name)
             native = block.dtype.newbyteorder("=")
             if not wide and array.dtype.newbyteorder("=") != native and not isinstance(value, (float, list)):
                 self.cast[block.name] = array.dtype
@@ -237,6 +245,28 @@ def as_scalar(result: Any) -> Any:
             "weights: fun = lambda x: w @ f(x), grad = lambda x: J(x).T @ w"
         )
     return array[()]
+
+
+def _as_array(value: Any, name: str) -> Array:
+    """Return what came for the gradient of one array as an array, or say why it is none."""
+    if value is None:
+        raise BadGradient(f"the gradient of {name} is None; does grad lack a return?")
+    if isinstance(value, (str, bytes)):
+        raise BadGradient(f"the gradient of {name} is text, {value!r}; expected an array of numbers")
+    if isinstance(value, np.ma.MaskedArray):
+        raise BadGradient(f"the gradient of {name} is a masked array, whose mask would be lost; return g.filled(0)")
+    if hasattr(value, "toarray"):
+        raise BadGradient(f"the gradient of {name} is a sparse {type(value).__name__}; return g.toarray()")
+    try:
+        return np.asarray(value)
+    except Exception as error:  # noqa: BLE001 - an object's own __array__ may raise anything
+        raise BadGradient(f"the gradient of {name} is no array of numbers: {error}") from None
+
+
+def overlap(a: Any, b: Any) -> bool:
+    """Return whether two arrays that can be written to have memory in common."""
+    writeable = all(isinstance(array, np.ndarray) and array.flags.writeable for array in (a, b))
+    return writeable and np.shares_memory(a, b)
 
 
 def _shape_message(name: str, expected: tuple[int, ...], got: tuple[int, ...]) -> str:

@@ -19,21 +19,21 @@ __all__ = ["GradCheck"]
 class GradCheck:
     """What the fixture gives: call it as `check_gradient`, or use `layer` and `model`."""
 
-    def __call__(self, *args: Any, allow: tuple[str, ...] = (), **kwargs: Any) -> GradientReport:
+    def __call__(self, *args: Any, allow: str | tuple[str, ...] = (), **kwargs: Any) -> GradientReport:
         """Check a gradient; a verdict other than PASS and those of `allow` fails the test."""
         __tracebackhide__ = True
         from matbackprop.gradcheck import check_gradient
 
         return self._conclude(check_gradient(*args, **_seeded(kwargs)), allow)
 
-    def layer(self, *args: Any, allow: tuple[str, ...] = (), **kwargs: Any) -> GradientReport:
+    def layer(self, *args: Any, allow: str | tuple[str, ...] = (), **kwargs: Any) -> GradientReport:
         """Check a layer, as `check_layer` does."""
         __tracebackhide__ = True
         from matbackprop.gradcheck import check_layer
 
         return self._conclude(check_layer(*args, **_seeded(kwargs)), allow)
 
-    def model(self, *args: Any, allow: tuple[str, ...] = (), **kwargs: Any) -> GradientReport:
+    def model(self, *args: Any, allow: str | tuple[str, ...] = (), **kwargs: Any) -> GradientReport:
         """Check a model, as `check_model` does."""
         __tracebackhide__ = True
         from matbackprop.gradcheck import check_model
@@ -41,11 +41,14 @@ class GradCheck:
         return self._conclude(check_model(*args, **_seeded(kwargs)), allow)
 
     @staticmethod
-    def _conclude(report: GradientReport, allow: tuple[str, ...]) -> GradientReport:
+    def _conclude(report: GradientReport, allow: str | tuple[str, ...]) -> GradientReport:
         __tracebackhide__ = True
-        if not report and report.verdict not in allow:
+        from matbackprop.gradcheck import GradientCheckError
+
+        try:
+            return report.raise_for_verdict(*((allow,) if isinstance(allow, str) else allow))
+        except GradientCheckError:
             pytest.fail(str(report), pytrace=False)
-        return report
 
 
 def _seeded(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from matbackprop.gradcheck.differences import ComplexStep, Differences, Reference
+from matbackprop.gradcheck.differences import Differences
+from matbackprop.gradcheck.directional import ComplexStep, Reference
 from matbackprop.gradcheck.problem import EvaluationError, Problem
 from matbackprop.validation import Array
 

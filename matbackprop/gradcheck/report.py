@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
-
 from matbackprop.validation import Array
 
-__all__ = ["Finding", "GradientCheckError", "GradientReport", "Verdict"]
+__all__ = ["Finding", "GradientCheckError", "GradientReport", "Reason", "Verdict"]
 
 
 #: So many wrong entries are printed at most.
@@ -37,6 +35,19 @@ class Verdict(StrEnum):
     PRECISION_LOSS = "PRECISION LOSS"
     INCONCLUSIVE = "INCONCLUSIVE"
     FAIL = "FAIL"
+
+
+class Reason(StrEnum):
+    """Why a check is inconclusive, for programs; the report's `reason` says it in words."""
+
+    FUN_FAILED = "fun failed"
+    GRAD_FAILED = "grad failed"
+    NOT_REPEATABLE = "not repeatable"
+    CONSTANT = "constant"
+    STATIONARY = "stationary"
+    KINK = "kink"
+    NO_DIGITS = "no digits"
+    TOLERANCE = "tolerance"
 
 
 class GradientCheckError(AssertionError):
@@ -92,6 +103,8 @@ class GradientReport:
         The most likely cause of a failure.
     reason : str
         Why the check is inconclusive.
+    reason_code : Reason or None
+        The same as one of a few constants.
     notes : list of str
     name, parameters : str
         What was checked.
@@ -122,6 +135,7 @@ class GradientReport:
     findings: list[Finding] = field(default_factory=list)
     cause: str = ""
     reason: str = ""
+    reason_code: Reason | None = None
     notes: list[str] = field(default_factory=list)
     name: str = "gradient"
     parameters: str = ""
@@ -152,7 +166,14 @@ class GradientReport:
         ------
         GradientCheckError
             Otherwise; it is an AssertionError, and its message is the report.
+        ValueError
+            If one of `allowed` is no verdict.
         """
+        for name in allowed:
+            if name not in list(Verdict):
+                raise ValueError(
+                    f"expected one of the verdicts {', '.join(map(repr, map(str, Verdict)))}, got {name!r}"
+                )
         if self.verdict is not Verdict.PASS and self.verdict not in allowed:
             raise GradientCheckError(f"\n{self}")
         return self
@@ -197,6 +218,7 @@ class GradientReport:
             "size": self.size,
             "cause": self.cause,
             "reason": self.reason,
+            "reason_code": None if self.reason_code is None else str(self.reason_code),
             "resolution": self.resolution,
             "entry_resolution": number(self.entry_resolution),
             "factor_resolution": number(self.factor_resolution),
@@ -266,8 +288,3 @@ def _table(findings: list[Finding]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines += ["  " + "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return lines + ([f"  ... and {len(entries) - LISTED} more"] if len(entries) > LISTED else [])
-
-
-def words(value: float) -> str:
-    """Return a resolution as text: one digit is all that it means."""
-    return f"{value:.0e}" if np.isfinite(value) else "unknown"

@@ -6,12 +6,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from matbackprop.gradcheck.differences import Differences, Reference
+from matbackprop.gradcheck.differences import Differences
+from matbackprop.gradcheck.directional import Reference
+from matbackprop.gradcheck.localise import Search
 from matbackprop.gradcheck.measure import Measurement, dot
 from matbackprop.gradcheck.problem import BadGradient, EvaluationError, Problem
 from matbackprop.validation import Array
 
 __all__ = ["Kink", "kink_at", "kink_text", "lost_precision"]
+
+
+#: So many entries at which the gradient departs from the branch of fun are held to the slopes on their two sides.
+ENTRIES = 16
 
 
 class Kink(NamedTuple):
@@ -22,12 +28,19 @@ class Kink(NamedTuple):
 
 
 def kink_at(
-    problem: Problem, reference: Reference, x: Array, found: Measurement, rng: np.random.Generator
+    problem: Problem,
+    reference: Reference,
+    x: Array,
+    gradient: Array,
+    found: Measurement,
+    limit: float,
+    rng: np.random.Generator,
 ) -> Kink | None:
     """Return the kink, if one-sided slopes at x differ along a direction in which the gradient disagrees.
 
-    A sum of several kinks has no one-sided rule to hold a gradient to: it need not even lie between the slopes. So the
-    gradient fits if it agrees with the reference next to x.
+    Kinks of both signs in one sum have no common one-sided rule: along a random direction a right gradient need not lie
+    between the slopes. So the gradient fits if it agrees with the reference next to x, and if every entry that
+    disagrees at x lies between the slopes on its two sides.
     """
     real = reference if isinstance(reference, Differences) else Differences(problem)
     slopes: tuple[float, float] | None = None
@@ -45,6 +58,9 @@ def kink_at(
         return None
     if _wrong_next_to(problem, real, x, found, rng):
         return Kink(False, "x0 lies on a kink, and the gradient is wrong next to it too")
+    outside = _outside_of_the_slopes(problem, real, reference, x, gradient, limit * found.unit, rng)
+    if outside is not None:
+        return Kink(False, outside)
     return Kink(True, kink_text(slopes))
 
 
@@ -52,8 +68,35 @@ def kink_text(slopes: tuple[float, float]) -> str:
     """Return the report's words for a kink at which the gradient is one of many that could be."""
     return (
         f"x0 lies on a kink: along a random direction the slope is {slopes[0]:.6g} on the left and {slopes[1]:.6g} on "
-        "the right, and what the gradient is there is a convention. Choose x0 next to it"
+        "the right; the gradient is between what the two sides say, which is a convention"
     )
+
+
+def _outside_of_the_slopes(
+    problem: Problem,
+    real: Differences,
+    reference: Reference,
+    x: Array,
+    gradient: Array,
+    limit: float,
+    rng: np.random.Generator,
+) -> str | None:
+    """Return the report's words for an entry that is none of the slopes at a kink, or None."""
+    entries, _ = Search(problem, reference, x, gradient, limit, rng).entries(slice(0, x.size), ENTRIES)
+    for i in entries:
+        u = np.zeros(x.size)
+        u[i] = 1.0
+        slope = real.derivative(x, u)
+        left, right = sorted(slope.kink or (slope.value, slope.value))
+        slack = 1e-6 * max(abs(left), abs(right)) + 4 * slope.error + limit
+        if not left - slack <= gradient[i] <= right + slack:
+            name, index = problem.packing.locate(i)
+            where = f"{name}[{', '.join(map(str, index))}]" if index else name
+            return (
+                f"x0 lies on a kink, and the gradient of {where}, {gradient[i]:.6g}, is outside of what its two sides "
+                f"say, {left:.6g} to {right:.6g}"
+            )
+    return None
 
 
 def _wrong_next_to(problem: Problem, real: Differences, x: Array, found: Measurement, rng: np.random.Generator) -> bool:

@@ -81,7 +81,6 @@ def adapt(fun: Any, grad: Any, x0: Any, rng: np.random.Generator) -> tuple[Calla
 
 def _module(torch: Any, module: Any, x0: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
     """Return a module as a function of its parameters and, under "input", of what it is given."""
-    module.zero_grad(set_to_none=True)
     point = {name: parameter.detach() for name, parameter in module.named_parameters()}
     moving = isinstance(x0, torch.Tensor) and x0.dtype.is_floating_point
     if moving:
@@ -90,6 +89,8 @@ def _module(torch: Any, module: Any, x0: Any) -> tuple[Callable[..., Any], dict[
     def call(values: dict[str, Any]) -> Any:
         parameters = {name: value for name, value in values.items() if not (moving and name == "input")}
         given = values["input"] if moving else x0
+        # Running statistics are updated in copies.
+        parameters |= {name: buffer.clone() for name, buffer in module.named_buffers()}
         arguments = () if given is None else given if isinstance(given, tuple) else (given,)
         return torch.func.functional_call(module, parameters, arguments)
 

@@ -53,7 +53,7 @@ def test_a_value_that_is_not_finite(value: float) -> None:
         (lambda x: np.ones((3, 1)), r"right number of entries, so reshape"),
         (lambda x: 1.0, r"shape \(\)"),
         (lambda x: None, r"None; does grad lack a return"),
-        (lambda x: "no", r"dtype"),
+        (lambda x: "no", r"is text"),
         (lambda x: np.array([None] * 3), r"dtype object"),
         (lambda x: 2 * x + 0j, r"complex128"),
         (lambda x: (2 * x).astype(np.float32), r"float32"),

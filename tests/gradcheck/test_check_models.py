@@ -108,3 +108,41 @@ def test_all_parameters_at_once_give_the_numeric_gradient(loss: mb.Loss) -> None
 def test_a_stack_needs_linear_layers() -> None:
     with pytest.raises(TypeError, match="only Linear"):
         model_values(mb.Sequential(Affine(4, 4)), mb.MSE(), np.ones((1, 4)), np.ones((1, 4)))
+
+
+def test_relu_units_that_no_bias_reaches_are_named() -> None:
+    model = mb.Sequential(mb.Linear(2, 3, bias=False), mb.ReLU(), mb.Linear(3, 1), rng=0)
+    model[0].weight = np.array([[1.0, 2.0], [-1.0, -1.0], [1.0, -1.0]])
+    report = mb.check_model(model, mb.MSE(), RNG.uniform(5, 6, (8, 2)), np.ones((8, 1)), rng=0)
+    assert report.verdict is Verdict.PASS, str(report)
+    notes = [note for note in report.notes if "ReLU" in note]
+    assert any("unit 0 is on for every row" in note for note in notes)
+    assert any("unit 1 is off for every row" in note for note in notes)
+    with_bias = mb.Sequential(mb.Linear(2, 3), mb.ReLU(), mb.Linear(3, 1), rng=0)
+    report = mb.check_model(with_bias, mb.MSE(), RNG.uniform(5, 6, (8, 2)), np.ones((8, 1)), rng=0)
+    assert not any("ReLU" in note for note in report.notes)
+
+
+class LastUnit(mb.Layer):
+    """A ReLU whose last unit alone is wrong at zero."""
+
+    def forward(self, x: Any, out: Any = None) -> Any:
+        self.x = x
+        return np.where(x.real > 0, x, 0 * x)
+
+    def backward(self, delta: Any, out: Any = None) -> Any:
+        slope = (self.x.real > 0).astype(float)
+        slope[:, -1] = np.where(self.x.real[:, -1] == 0, 2.0, slope[:, -1])
+        return delta * slope
+
+
+def test_every_unit_is_looked_at_zero() -> None:
+    report = mb.check_layer(LastUnit(), RNG.standard_normal((4, 3)), rng=0)
+    assert report.verdict is Verdict.FAIL
+    assert any(part.name == "the kink at zero" and part.findings[0].index == (0, 2) for part in report.parts)
+
+
+@pytest.mark.parametrize("layer", [mb.Sigmoid, mb.Tanh])
+def test_smooth_layers_have_no_kink_at_zero_in_float32(layer: Any) -> None:
+    report = mb.check_layer(layer(), RNG.standard_normal((4, 3)).astype(np.float32), rng=0)
+    assert not any("kink" in part.name for part in report.parts)

@@ -27,5 +27,5 @@ def test_correct_gradients_do_not_fail() -> None:
 @pytest.mark.parametrize("seed", [226312, 313349, 332677, 334989, 376265, 381934])
 def test_what_was_a_false_alarm_once(seed: int) -> None:
     """Found by the study: the small rest of a sum, kinks just beside x0, a lucky extrapolation, a saturated network."""
-    _, report = clean_checks.check(seed)
+    _, report = clean_checks.check(seed, clean_checks.FUNCTIONS[:8])  # as many as there were then
     assert report.verdict in ("PASS", "INCONCLUSIVE"), str(report)

@@ -76,3 +76,14 @@ def test_the_module_and_its_input_are_not_touched() -> None:
     before = [p.detach().clone() for p in network.parameters()] + [x.clone()]
     mb.check_gradient(network, x, rng=0)
     assert all(torch.equal(a, b) for a, b in zip([*network.parameters(), x], before, strict=True))
+
+
+def test_gradients_and_running_statistics_are_left_as_found() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)).double()
+    x = torch.randn(5, 3, dtype=torch.float64)
+    network(x).pow(2).sum().backward()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    gradients = [p.grad.clone() for p in network.parameters()]
+    assert mb.check_gradient(network, x, rng=0).verdict is Verdict.PASS
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(torch.equal(p.grad, kept) for p, kept in zip(network.parameters(), gradients, strict=True))

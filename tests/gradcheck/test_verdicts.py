@@ -146,18 +146,43 @@ def test_float32_inside_both_is_handled() -> None:
         assert mb.check_gradient(single, lambda x: 2 * grad(x), X.astype(np.float32), rng=seed).verdict is Verdict.FAIL
 
 
-@pytest.mark.parametrize("x0", [[0.0, 1.0, 2.0], [0.0, -1.0, 1.0]])
-@pytest.mark.parametrize("slope_at_zero", [0.0, 1.0, 0.3])
-def test_a_kink_is_reported_as_one(x0: list[float], slope_at_zero: float) -> None:
+@pytest.mark.parametrize("x0", [[0.0, 1.0, 2.0], [0.0, -1.0, 1.0], [0.0, 0.0, 0.0]])
+@pytest.mark.parametrize(
+    ("slope_at_zero", "verdict"),
+    [
+        *((slope, Verdict.PASS) for slope in (0.0, 1.0, -1.0, 0.3)),
+        *((slope, Verdict.FAIL) for slope in (1.01, -1.5, 7.0)),
+    ],
+)
+@pytest.mark.parametrize("absolute", [np.abs, lambda x: np.maximum(x, -x), lambda x: np.where(x.real > 0, x, -x)])
+def test_every_slope_between_the_two_of_a_kink_passes_and_no_other(
+    x0: list[float], slope_at_zero: float, verdict: Verdict, absolute: Any
+) -> None:
     def hinge(x: Any) -> Any:
-        return np.abs(x).sum() + (x**2).sum()
+        return absolute(x).sum() + (x**2).sum()
 
     def with_convention(x: Any) -> Any:
         return np.where(x == 0, slope_at_zero, np.sign(x)) + 2 * x
 
-    report = mb.check_gradient(hinge, with_convention, np.array(x0), rng=0)
-    assert report.verdict is Verdict.INCONCLUSIVE
-    assert "kink" in report.reason
+    for seed in range(3):
+        report = mb.check_gradient(hinge, with_convention, np.array(x0), rng=seed)
+        if not any(x0) and not slope_at_zero:
+            assert report.verdict in (Verdict.PASS, Verdict.INCONCLUSIVE), str(report)  # zero throughout
+            continue
+        assert report.verdict is verdict, str(report)
+        assert any("kink" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("convention", [0.0, 0.5, 1.0])
+def test_the_conventions_for_relu_get_one_verdict(convention: float) -> None:
+    weight = np.random.default_rng(1).standard_normal((20, 3))
+
+    def relu(x: Any) -> Any:
+        return (weight @ np.where(x.real > 0, x, 0 * x)).sum()
+
+    x0 = np.array([0.0, 1.0, -1.0])
+    report = mb.check_gradient(relu, lambda x: weight.sum(0) * np.heaviside(x, convention), x0, rng=0)
+    assert report.verdict is Verdict.PASS, str(report)
 
 
 def test_a_wrong_gradient_is_wrong_at_a_kink_too() -> None:
