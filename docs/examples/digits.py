@@ -1,7 +1,8 @@
-"""Handwritten digits, 8 x 8 pixels: a classifier with validation and early stopping, saved and loaded again.
+"""Handwritten digits, 8 x 8 pixels: a classifier with validation and early stopping, saved and loaded
+again.
 
-Needs scikit-learn, for the data alone. The first half of the 1797 digits is trained on and the second is the test, the
-split that scikit-learn's own example has.
+Needs scikit-learn, for the data alone. The first half of the 1797 digits is trained on and the
+second is the test, the split that scikit-learn's own example has.
 """
 
 from tempfile import TemporaryDirectory

@@ -2,8 +2,9 @@
 
     python fashion_mnist.py [FOLDER]
 
-reads the four files from FOLDER, or from where Debian's package dataset-fashion-mnist puts them. Zalando's own table of
-results has .871 for scikit-learn's network of this shape (https://github.com/zalandoresearch/fashion-mnist).
+reads the four files from FOLDER, or from where Debian's package dataset-fashion-mnist puts them.
+Zalando's own table of results has .871 for scikit-learn's network of this shape
+(https://github.com/zalandoresearch/fashion-mnist).
 """
 
 import sys

@@ -2,8 +2,8 @@
 
     python larger_than_memory.py [MIB]
 
-writes a file of so many MiB (64 by default), trains on it row by row in random order, and on a stream of batches that
-no array ever held; it prints by how much the process grew.
+writes a file of so many MiB (64 by default), trains on it row by row in random order, and on a
+stream of batches that no array ever held; it prints by how much the process grew.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """A small problem without mini-batches: SciPy's quasi-Newton, trust-region and least-squares methods.
 
-One period and a half of a sine through 40 noisy points. Where all data fit in one batch and the network is small, these
-methods need no learning rate and reach a minimum, not its neighbourhood.
+One period and a half of a sine through 40 noisy points. Where all data fit in one batch and the
+network is small, these methods need no learning rate and reach a minimum, not its neighbourhood.
 """
 
 import numpy as np

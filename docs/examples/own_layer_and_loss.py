@@ -1,11 +1,12 @@
 """A layer and a loss of one's own: written in a dozen lines, checked, and then trained.
 
-The layer is SiLU with a learned slope, a = z σ(β z), one β a feature. With s = σ(β z) and s' = s (1 - s),
+The layer is SiLU with a learned slope, a = z σ(β z), one β a feature. With s = σ(β z) and s' = s (1
+- s),
 
     ∂L/∂z = Δ ⊙ (s + β z s'),    ∂L/∂β = Σ over rows of Δ ⊙ z² s'.
 
-The loss is log cosh(ŷ - y): quadratic near 0 like MSE, linear far out like |ŷ - y|, and smooth everywhere. Its
-derivative is tanh(ŷ - y).
+The loss is log cosh(ŷ - y): quadratic near 0 like MSE, linear far out like |ŷ - y|, and smooth
+everywhere. Its derivative is tanh(ŷ - y).
 """
 
 import numpy as np

@@ -1,8 +1,9 @@
 """Disease progression of 442 diabetes patients: a regression with standardised inputs and targets.
 
-Needs scikit-learn, for the data alone. Targets from 25 to 346 are brought to mean 0 and variance 1 for training: the
-network starts near 0, and steps that suit weights of order 1 suit it. Predictions are brought back. The linear fit by
-least squares stands beside, as what a network has to beat: on so few rows it does, by little or not at all.
+Needs scikit-learn, for the data alone. Targets from 25 to 346 are brought to mean 0 and variance 1
+for training: the network starts near 0, and steps that suit weights of order 1 suit it. Predictions
+are brought back. The linear fit by least squares stands beside, as what a network has to beat: on
+so few rows it does, by little or not at all.
 """
 
 import numpy as np
