@@ -7,11 +7,13 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 # What a run of pytest is given on top of pyproject.toml: make test PYTEST='-k tanh -x'
 PYTEST ?=
 STUDY ?=
+# What a sweep is given: make bench BENCH='--minutes 40 --cores 1'
+BENCH ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test gradcheck-study lint types wheel-test clean
+.PHONY: help demo test bench bench-quick bench-prepare bench-report gradcheck-study lint types wheel-test clean
 
 help: ## Show this list
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +23,19 @@ demo: $(VENV)/.demo ## Train on real data and print what comes of it
 
 test: $(VENV)/.test ## Run every test and every example in a docstring; against torch and scikit-learn too
 	MATBACKPROP_REQUIRE=torch,sklearn $(BIN)/python -m pytest $(PYTEST)
+
+bench: $(VENV)/.bench ## Time every cell against every peer (25 minutes; the machine should be quiet)
+	$(BIN)/python -m benchmarks.sweep $(BENCH)
+
+bench-quick: $(VENV)/.bench ## Time a few cells (2 minutes)
+	$(BIN)/python -m benchmarks.sweep --quick $(BENCH)
+
+bench-prepare: $(VENV)/.bench ## Compile once what torch.compile will find in its cache (as long as it takes)
+	$(BIN)/python -m benchmarks.sweep --prepare-only --peers torch.compile $(BENCH)
+
+bench-report: $(VENV)/.bench ## Draw the last full run and write docs/benchmark.md
+	$(BIN)/python -m benchmarks.plot
+	$(BIN)/python -m benchmarks.report
 
 gradcheck-study: $(VENV)/.bench ## Measure what the gradient checker sees, and its false alarms (hours; STUDY=--quick: minutes)
 	$(BIN)/python benchmarks/gradcheck_study.py $(STUDY)
