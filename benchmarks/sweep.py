@@ -123,9 +123,7 @@ class Sweep:
                 if peer != FLOOR:
                     record["agreement"][peer] = compare(case, got, self._wanted(case))
             except (Failure, Disagreement) as error:
-                record["left_out"][peer] = str(error)
-                print(f"# {peer} left out of {case}: {error}")
-                del taking_part[peer]
+                self._drop(record, taking_part, peer, error)
             if peer not in (US, FLOOR):
                 self.ready[peer] += monotonic() - start
         if US not in taking_part:
@@ -134,26 +132,39 @@ class Sweep:
         for peer, process in list(taking_part.items()):
             try:
                 record["calls"][peer] = process.call("calibrate")
-            except Failure as error:
-                record["left_out"][peer] = str(error)
-                del taking_part[peer]
+            except Failure as failure:
+                self._drop(record, taking_part, peer, failure)
         start = monotonic()
         self._round(record, taking_part, 0)
         rounds = self.budget.rounds(key, monotonic() - start)
         for index in range(1, rounds):
             self._round(record, taking_part, index)
-        for process in taking_part.values():
-            process.call("clear")
-        complete = min(map(len, record["samples"].values()))
-        return record if rounds and complete else None
+        for peer, process in list(taking_part.items()):
+            try:
+                process.call("clear")
+            except Failure as failure:
+                self._drop(record, taking_part, peer, failure)
+        return record if rounds and US in record["samples"] else None
 
     @staticmethod
-    def _round(record: dict[str, Any], processes: dict[str, Process], index: int) -> None:
+    def _drop(record: dict[str, Any], taking_part: dict[str, Process], peer: str, why: Exception) -> None:
+        """Leave a peer out of the cell."""
+        del taking_part[peer]
+        record["samples"].pop(peer, None)
+        record["left_out"][peer] = str(why)
+        print(f"# {peer} left out of {record['network']} N={record['rows']} {record['task']}: {why}")
+
+    def _round(self, record: dict[str, Any], taking_part: dict[str, Process], index: int) -> None:
         """Give each its turn, the first of which is another one in every round."""
-        names = list(processes)
-        for peer in names[index % len(names) :] + names[: index % len(names)]:
-            turn = processes[peer].call("turn", record["calls"][peer], SAMPLES)
-            record["samples"].setdefault(peer, []).append([float(f"{ns / 1000:.5g}") for ns in turn])
+        names = list(taking_part)
+        shift = index % max(1, len(names))
+        for peer in names[shift:] + names[:shift]:
+            try:
+                turn = taking_part[peer].call("turn", record["calls"][peer], SAMPLES)
+            except Failure as failure:
+                self._drop(record, taking_part, peer, failure)
+            else:
+                record["samples"].setdefault(peer, []).append([float(f"{ns / 1000:.5g}") for ns in turn])
 
     def results(self) -> dict[str, Any]:
         """Return everything, for the file."""

@@ -6,6 +6,7 @@ its peers is the judge of the others.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -79,6 +80,15 @@ class Network:
             parts.append((weight, bias))
             at += out * into + out
         return parts
+
+    def split_transposed(self, flat: np.ndarray) -> list[np.ndarray]:
+        """Return copies, [weight (in, out), bias (out,), ...]: how those have it who write x @ w + b."""
+        return [np.array(part.T, order="C") for pair in self.split(flat) for part in pair]
+
+    @staticmethod
+    def join_transposed(parts: Iterable[Any]) -> np.ndarray:
+        """Return what `split_transposed` has split, or its gradients, as one vector."""
+        return np.concatenate([np.asarray(part).T.ravel() for part in parts])
 
 
 def as_network(value: object) -> Network:

@@ -13,9 +13,10 @@ import pytest
 
 from benchmarks import setup
 from benchmarks.budget import FEWEST, MOST, Budget
+from benchmarks.machine import cores as usable_cores
 from benchmarks.machine import describe
 from benchmarks.peers import PEERS, Prepared, installed, prepare
-from benchmarks.pool import Failure, Pool
+from benchmarks.pool import Failure, Pool, Process
 from benchmarks.report import page
 from benchmarks.results import Cell, cells, geometric_mean, read, summarise, write
 from benchmarks.sweep import Sweep, arguments, grid, spelled
@@ -253,11 +254,48 @@ def test_a_run_of_one_cell(tmp_path, capsys) -> None:
 
 
 @posix
+def test_peers_that_fail_or_disagree_are_left_out_by_name(monkeypatch, capsys) -> None:
+    case = Case(as_network("2-2-1"), 3, "float64", "backprop")
+    honest = Process.call
+
+    def call(self, name, *arguments, **kwargs):
+        result = honest(self, name, *arguments, **kwargs)
+        if self.peer == "floor" and name == "turn":
+            raise Failure("struck by lightning")
+        return result
+
+    monkeypatch.setattr(Process, "call", call)
+    sweep = Sweep(["ours", "floor"], [(1, case)], seconds=60)
+    sweep.run()
+    (record,) = sweep.cells
+    assert set(record["samples"]) == {"ours"}
+    assert record["left_out"] == {"floor": "struck by lightning"}
+
+    monkeypatch.setattr("benchmarks.sweep.expected", lambda case: {"value": 0.123, "gradient": np.ones(9)})
+    sweep = Sweep(["ours"], [(1, case)], seconds=60)
+    sweep.run()
+    assert sweep.cells == []
+    assert "matbackprop itself" in sweep.left_out[str(case)]
+    assert "ours left out of 2-2-1:tanh N=3 backprop: value: relative difference" in capsys.readouterr().out
+
+
+@posix
+def test_jax_agrees_in_a_process_of_its_own() -> None:
+    try:
+        installed("jax")
+    except ImportError as error:
+        pytest.skip(str(error))
+    with Pool(["jax"], usable_cores()[:1], "float64") as pool:
+        for network, task in zip(NETWORKS, TASKS, strict=True):
+            case = Case(as_network(network), 9, "float64", task)
+            compare(case, pool.processes["jax"].call("prepare", network, 9, "float64", task), expected(case))
+
+
+@posix
 def test_a_worker_is_stopped_unless_it_is_its_turn() -> None:
     if not Path("/proc").is_dir():
         pytest.skip("needs /proc")
-    with Pool(["ours", "nobody"], [0] if not hasattr(os, "sched_getaffinity") else [min(os.sched_getaffinity(0))],
-              "float32") as pool:  # fmt: skip
+    with Pool(["ours", "nobody"], usable_cores()[:1], "float32") as pool:
         assert "nobody" in pool.left_out
         process = pool.processes["ours"]
 

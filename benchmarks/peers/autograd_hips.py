@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import autograd.numpy as anp
-import numpy as np
 from autograd import value_and_grad
 
 from benchmarks.peers import Prepared
@@ -19,7 +18,7 @@ def forward(network: Network, parameters: list[Any], x: Any) -> Any:
     """Return the network's output."""
     activation = ACTIVATIONS[network.activation]
     for index in range(0, len(parameters), 2):
-        x = anp.dot(x, parameters[index].T) + parameters[index + 1]
+        x = anp.dot(x, parameters[index]) + parameters[index + 1]
         if index < len(parameters) - 2:
             x = activation(x)
     return x
@@ -40,14 +39,14 @@ def objective(network: Network, parameters: list[Any], x: Any, y: Any) -> Any:
 def prepare(case: Case) -> Prepared:
     """Return the task."""
     batch = case.batch()
-    arrays = [np.array(part) for pair in case.network.split(batch.parameters) for part in pair]
+    arrays = case.network.split_transposed(batch.parameters)
     if case.task == "predict":
         return Prepared(lambda: forward(case.network, arrays, batch.x), lambda output: outcome(case, output))
     gradient = value_and_grad(lambda parameters: objective(case.network, parameters, batch.x, batch.y))
     if case.task == "backprop":
         return Prepared(
             lambda: gradient(arrays),
-            lambda result: outcome(case, (result[0], np.concatenate([g.ravel() for g in result[1]]))),
+            lambda result: outcome(case, (result[0], Network.join_transposed(result[1]))),
         )
     optimizer = NumpyAdam(arrays)
 
@@ -56,4 +55,4 @@ def prepare(case: Case) -> Prepared:
         optimizer.step(gradients)
         return value
 
-    return Prepared(train, lambda _: outcome(case, np.concatenate([a.ravel() for a in arrays]), batch.parameters))
+    return Prepared(train, lambda _: outcome(case, Network.join_transposed(arrays), batch.parameters))

@@ -20,9 +20,9 @@ def forward(network: Network, parameters: Pytree, x: jax.Array) -> jax.Array:
     """Return the network's output."""
     activation = ACTIVATIONS[network.activation]
     for weight, bias in parameters[:-1]:
-        x = activation(x @ weight.T + bias)
+        x = activation(x @ weight + bias)
     weight, bias = parameters[-1]
-    return x @ weight.T + bias
+    return x @ weight + bias
 
 
 def objective(network: Network, parameters: Pytree, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -48,7 +48,8 @@ def adam(parameters: Pytree, gradients: Pytree, state: Pytree) -> tuple[Pytree, 
 
 def to_device(network: Network, parameters: np.ndarray) -> Pytree:
     """Return the parameters as arrays of their own on the device."""
-    return [(jnp.array(weight), jnp.array(bias)) for weight, bias in network.split(parameters)]
+    parts = [jnp.array(part) for part in network.split_transposed(parameters)]
+    return list(zip(parts[::2], parts[1::2], strict=True))
 
 
 def start(parameters: Pytree, dtype: str) -> Pytree:
@@ -58,7 +59,7 @@ def start(parameters: Pytree, dtype: str) -> Pytree:
 
 def flat(tree: Pytree) -> np.ndarray:
     """Return a tree like the parameters' as one vector, in our order."""
-    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)])
+    return Network.join_transposed(jax.tree.leaves(tree))
 
 
 def prepare(case: Case) -> Prepared:

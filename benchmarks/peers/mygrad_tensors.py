@@ -20,13 +20,13 @@ mg.turn_memory_guarding_off()  # its documentation's advice where speed matters
 def prepare(case: Case) -> Prepared:
     """Return the task."""
     network, batch = case.network, case.batch()
-    tensors = [mg.tensor(np.array(part)) for pair in network.split(batch.parameters) for part in pair]
+    tensors = [mg.tensor(part) for part in network.split_transposed(batch.parameters)]
     activation = ACTIVATIONS[network.activation]
 
     def forward() -> Any:
         x: Any = batch.x
         for index in range(0, len(tensors), 2):
-            x = mg.matmul(x, tensors[index].T) + tensors[index + 1]
+            x = mg.matmul(x, tensors[index]) + tensors[index + 1]
             if index < len(tensors) - 2:
                 x = activation(x)
         return x
@@ -53,7 +53,7 @@ def prepare(case: Case) -> Prepared:
         return value
 
     def gradients() -> np.ndarray:
-        return np.concatenate([np.asarray(tensor.grad).ravel() for tensor in tensors])
+        return network.join_transposed(tensor.grad for tensor in tensors)
 
     if case.task == "backprop":
         return Prepared(backprop, lambda value: outcome(case, (value.item(), gradients())))
@@ -65,4 +65,4 @@ def prepare(case: Case) -> Prepared:
         optimizer.step([tensor.grad for tensor in tensors])
         return value
 
-    return Prepared(train, lambda _: outcome(case, np.concatenate([a.ravel() for a in arrays]), batch.parameters))
+    return Prepared(train, lambda _: outcome(case, network.join_transposed(arrays), batch.parameters))
