@@ -31,6 +31,8 @@ def draw(measured: list[Cell], title: str, ratios: bool) -> Any:
             here = sorted((c for c in measured if (c.network, c.dtype) == (network, dtype)), key=lambda c: c.rows)
             (_ratios if ratios else _times)(ax, here)
             ax.set_xscale("log", base=4)
+            ax.xaxis.set_major_formatter("{x:,.0f}")
+            ax.tick_params("x", labelsize=7)
             ax.set_title(f"{network} {dtype}", fontsize=9)
             ax.grid(alpha=0.3)
         line[0].set_ylabel("best peer's time / ours" if ratios else "µs a row")
@@ -40,7 +42,8 @@ def draw(measured: list[Cell], title: str, ratios: bool) -> Any:
     for ax in axes.flat:
         drawn |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.suptitle(title)
-    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=max(1, len(drawn)), fontsize=8)
+    columns = max(1, int(figure.get_size_inches()[0] / 1.5))
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=columns, fontsize=8)
     return figure
 
 
