@@ -26,7 +26,19 @@ from benchmarks.peers import PEERS, installed
 from benchmarks.pool import Failure, Pool, Process
 from benchmarks.results import FLOOR, US, cells, summarise, write
 from benchmarks.table import closing, heading, row
-from benchmarks.task import DTYPES, TASKS, Case, Disagreement, as_network, compare, expected
+from benchmarks.task import (
+    BRISK_LR,
+    BRISK_ROWS,
+    BRISK_STEPS,
+    DTYPES,
+    TASKS,
+    Case,
+    Disagreement,
+    Network,
+    as_network,
+    compare,
+    expected,
+)
 
 NETWORKS = (
     "2-2-2-1:tanh",
@@ -67,6 +79,7 @@ class Sweep:
         self.ready: dict[str, float] = dict.fromkeys(peers, 0.0)
         self.most_ready = max(seconds * ready_share, 30)
         self.total = len(keys)
+        self.tried: set[tuple[str, Network, str]] = set()
         self._expected: tuple[Case, Any] | None = None
 
     def run(self) -> None:
@@ -107,6 +120,15 @@ class Sweep:
             self._expected = case, expected(case)
         return self._expected[1]
 
+    def _try_briskly(self, process: Process, case: Case) -> None:
+        """Check a peer's optimiser, once for each network and type."""
+        what = process.peer, case.network, case.dtype
+        if what not in self.tried:
+            brisk = Case(case.network, BRISK_ROWS, case.dtype, "train")
+            got = process.call("brisk", str(case.network), case.dtype)
+            compare(brisk, got, expected(brisk, BRISK_LR, BRISK_STEPS))
+            self.tried.add(what)
+
     def _measure(self, pool: Pool, key: Key) -> dict[str, Any] | None:
         cores, case = key
         record: dict[str, Any] = {
@@ -121,6 +143,8 @@ class Sweep:
             start = monotonic()
             try:
                 got = process.call("prepare", str(case.network), case.rows, case.dtype, case.task)
+                if case.task == "train" and peer != FLOOR:
+                    self._try_briskly(process, case)
                 if peer != FLOOR:
                     record["agreement"][peer] = compare(case, got, self._wanted(case))
             except (Failure, Disagreement) as error:

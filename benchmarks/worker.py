@@ -92,6 +92,21 @@ class Worker:
         self.step = prepared.step
         return prepared.collect(result)
 
+    def brisk(self, network: str, dtype: str) -> Any:
+        """Return what a few training steps at a high rate come to."""
+        from benchmarks import task
+
+        rate = task.LR
+        task.LR = task.BRISK_LR
+        try:
+            case = task.Case(task.as_network(network), task.BRISK_ROWS, dtype, "train")
+            prepared = self.module.prepare(case)
+            for _ in range(task.BRISK_STEPS):
+                result = prepared.step()
+            return prepared.collect(result)
+        finally:
+            task.LR = rate
+
     def calibrate(self) -> int:
         """Return how many calls make up a sample, and put what is there out of the garbage collector's way."""
         assert self.step is not None

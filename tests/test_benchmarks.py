@@ -20,8 +20,20 @@ from benchmarks.pool import Failure, Pool, Process
 from benchmarks.report import page
 from benchmarks.results import Cell, cells, geometric_mean, read, summarise, write
 from benchmarks.sweep import Sweep, arguments, grid, spelled
-from benchmarks.task import TASKS, TRIAL_STEPS, Case, Disagreement, Network, as_network, compare, expected
-from benchmarks.worker import SAMPLE, calibrate, turn
+from benchmarks.task import (
+    BRISK_LR,
+    BRISK_ROWS,
+    BRISK_STEPS,
+    TASKS,
+    TRIAL_STEPS,
+    Case,
+    Disagreement,
+    Network,
+    as_network,
+    compare,
+    expected,
+)
+from benchmarks.worker import SAMPLE, Worker, calibrate, turn
 
 NETWORKS = ("3-4-2:relu", "3-4-2:tanh:cross_entropy", "3-5-2:sigmoid:bce_logits")
 posix = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a system that can stop a process")
@@ -105,6 +117,9 @@ def test_peers_agree(peer, network, task, dtype) -> None:
     for rows in (1, 9):
         case = Case(as_network(network), rows, dtype, task)
         compare(case, trial(peer, case), expected(case))
+    if task == "train":
+        case = Case(as_network(network), BRISK_ROWS, dtype, task)
+        compare(case, Worker(peer, 1).brisk(network, dtype), expected(case, BRISK_LR, BRISK_STEPS))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ LOSSES = {
 def threads(cores: int) -> None:
     """Keep to so many threads."""
     torch.set_num_threads(cores)
-    torch.set_num_interop_threads(1)
+    if torch.get_num_interop_threads() != 1:  # it can be set once
+        torch.set_num_interop_threads(1)
 
 
 def build(network: Network, dtype: str, parameters: np.ndarray) -> torch.nn.Sequential:
