@@ -9,11 +9,13 @@ PYTEST ?=
 STUDY ?=
 # Where the Fashion-MNIST example finds its data.
 FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
+# What a sweep is given: make bench BENCH='--minutes 40 --cores 1'
+BENCH ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test examples gradcheck-study lint types docs wheel-test clean
+.PHONY: help demo test examples bench bench-quick bench-prepare bench-report gradcheck-study lint types docs wheel-test clean
 
 help: ## Show this list
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +32,19 @@ examples: $(VENV)/.examples ## Run every script in docs/examples; Fashion-MNIST 
 	@echo "-- docs/examples/fashion_mnist.py"; if [ -d "$(FASHION_MNIST)" ]; then \
 	  $(BIN)/python docs/examples/fashion_mnist.py "$(FASHION_MNIST)"; else \
 	  echo "left out: there is no folder $(FASHION_MNIST); FASHION_MNIST=FOLDER names another one"; fi
+
+bench: $(VENV)/.bench ## Time every cell against every peer (25 minutes; the machine should be quiet)
+	$(BIN)/python -m benchmarks.sweep $(BENCH)
+
+bench-quick: $(VENV)/.bench ## Time a few cells (2 minutes)
+	$(BIN)/python -m benchmarks.sweep --quick $(BENCH)
+
+bench-prepare: $(VENV)/.bench ## Compile once what torch.compile will find in its cache (as long as it takes)
+	$(BIN)/python -m benchmarks.sweep --prepare-only --peers torch.compile $(BENCH)
+
+bench-report: $(VENV)/.bench ## Draw the last full run and write docs/benchmark.md
+	$(BIN)/python -m benchmarks.plot
+	$(BIN)/python -m benchmarks.report
 
 gradcheck-study: $(VENV)/.bench ## Measure what the gradient checker sees, and its false alarms (hours; STUDY=--quick: minutes)
 	$(BIN)/python benchmarks/gradcheck_study.py $(STUDY)

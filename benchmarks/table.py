@@ -1,0 +1,43 @@
+"""The table that a sweep prints as it goes, and its last lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.results import FLOOR, US, Cell, Summary
+
+
+def heading(peers: list[str]) -> str:
+    """Return the table's head."""
+    others = " ".join(f"{peer[:8]:>8}" for peer in peers if peer not in (US, FLOOR))
+    return (
+        f"ours in µs; then each peer's time over ours, above 1 is faster than the peer; our time over the floor's\n"
+        f"{'cell':>9} {'network':<22} {'type':<4} {'cores':>5} {'task':<8} {'N':>6} "
+        f"{'ours µs':>10} {others} {'floor':>6}"
+    )
+
+
+def row(record: dict[str, Any], peers: list[str], number: int, total: int) -> str:
+    """Return a line of the table."""
+    cell = Cell(record)
+    ratios = [f"{cell.ratio(peer).median:8.2f}" if peer in cell.rounds else f"{'-':>8}"
+              for peer in peers if peer not in (US, FLOOR)]  # fmt: skip
+    floor = cell.floor()
+    return (
+        f"{number:>4}/{total:<4} {cell.network:<22} {'f' + cell.dtype[5:]:<4} "
+        f"{cell.cores:>5} {cell.task:<8} {cell.rows:>6} "
+        f"{cell.time(US).median:>10.1f} {' '.join(ratios)} {floor.median if floor else float('nan'):>6.2f}"
+        f"  x{len(cell.rounds[US])}"
+    )
+
+
+def closing(summary: Summary) -> str:
+    """Return the summary in words."""
+    lines = [f"\nNo peer faster in {summary.ahead} of {summary.compared} cells."]
+    for peer, (count, mean, least, behind) in summary.means.items():
+        lines.append(
+            f"{peer:>14}: geometric mean {mean:5.2f} over {count} cells, least {least:.2f}, faster than us in {behind}"
+        )
+    for longer, goal, count, reached in summary.floors:
+        lines.append(f"floor over {longer * 1e6:.0f} µs: {reached} of {count} cells within {goal:.2f} times of it")
+    return "\n".join(lines)
