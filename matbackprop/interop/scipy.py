@@ -323,13 +323,14 @@ class ScipyObjective:
         return product
 
     def _check_complex(self, twin: Sequential, p: Array) -> None:
-        """Check on a few rows that complex steps go through, and agree with differences of the gradient."""
+        """Check near `p`, on a few rows, that complex steps go through and agree with differences of the gradient."""
         x, y, weight = self._data
         if x.ndim > 1:
             x, y, weight = x[:SAMPLE], y[:SAMPLE], None if weight is None else weight[:SAMPLE]
         data = Data(x, y, weight)
         rng = np.random.default_rng(0)
         v = rng.choice((-1.0, 1.0), p.size) * rng.uniform(0.5, 1.5, p.size)
+        p = p + 0.01 * (1 + np.abs(p)) * rng.uniform(-1, 1, p.size)  # off the kinks that biases of 0 lie on
         why = "objective.hessp: it takes complex steps, and a layer, the loss or the penalty"
         fix = "write it without np.abs, np.sign or .real, or choose a method that needs no hessp"
         try:

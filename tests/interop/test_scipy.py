@@ -382,3 +382,14 @@ def test_what_cannot_take_complex_steps_says_so() -> None:
         with pytest.raises(TypeError, match="differences do not bear out"):
             g.hessp(g.x0, g.x0)
     assert np.isfinite(f(f.x0)[0])
+
+
+def test_hessp_where_relu_sits_on_its_kink(rng):
+    """Rows of zeros and biases of 0, as blank pictures under fresh weights have them."""
+    x, y = np.vstack([np.zeros(3), rng.standard_normal((20, 3))]), rng.standard_normal((21, 2))
+    model = mb.Sequential(mb.Linear(3, 4), mb.ReLU(), mb.Linear(4, 2), rng=0)
+    f = mb.objective(model, x, y, mb.MSE())
+    v = np.ones(f.x0.size)
+    expected = mb.objective(model, x[1:], y[1:], mb.MSE("sum")).hessp(f.x0, v) / y.size
+    expected[-2:] += 2 * v[-2:] / y.size  # of the blank row only the last biases have a gradient: 2 (b - y) / n
+    np.testing.assert_allclose(f.hessp(f.x0, v), expected, rtol=1e-12)
