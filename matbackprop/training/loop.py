@@ -14,14 +14,15 @@ from matbackprop.parallel import as_workers
 from matbackprop.penalties import Penalty
 from matbackprop.schedules import Schedule, as_schedule
 from matbackprop.sequential import Sequential
-from matbackprop.training.batches import Batches, Streamed, as_batches, as_data
+from matbackprop.training.batches import Batches, Streamed, as_batches
 from matbackprop.training.checkpoint import Checkpoint, check_same, generator_state, restore_generator
+from matbackprop.training.examples import as_examples
 from matbackprop.training.history import History
 from matbackprop.training.progress import progress_display
 from matbackprop.training.run import Epoch, Run
 from matbackprop.training.stopping import EarlyStopping, interruptible
-from matbackprop.training.validation import Metric, Validation, check_metrics, check_targets, split
-from matbackprop.validation import Array, as_flag, as_rng, as_size, as_tolerance, check_features, describe
+from matbackprop.training.validation import Metric, Validation, check_metrics, split
+from matbackprop.validation import Array, as_flag, as_rng, as_size, as_tolerance, describe
 
 __all__ = ["fit"]
 
@@ -223,29 +224,11 @@ def _data(
             raise TypeError(f"fit: y is None, so x must be an iterable of batches (x, y), got {describe(x)}")
         return Streamed(x), judge
 
-    x, y = as_data(x, "fit: x"), as_data(y, "fit: y")
-    if len(x) != len(y):
-        raise ValueError(f"fit: expected as many examples in x as in y, got {len(x)} and {len(y)}")
-    if not len(x):
-        raise ValueError("fit: there are no examples: x and y have length 0")
-    shape = (1, *x.shape[1:-1], model.output_width(x.shape[-1])) if x.ndim > 1 else (1,)
-    check_features(f"fit: x: {model[0].label}", x.shape, model.in_features)
-    probe = loss.as_targets(y[:1], shape, model.dtype, "fit: y")
-    check_targets(loss, y, "fit: y")
-    if weight is not None and np.ndim(weight):
-        weight = as_data(weight, "fit: sample_weight")
-        if len(weight) != len(x):
-            raise ValueError(
-                f"fit: sample_weight: expected a number, or an entry for each of the {len(x)} examples, got shape "
-                f"{weight.shape}"
-            )
-    rows = None
+    examples, rows = as_examples(model, loss, x, y, weight, "fit:"), None
     if fraction:
-        rows, kept = split(len(x), float(validation), rng)
-        judge = Validation(model, loss, x, y, weight, kept, metrics)
-    return as_batches(
-        x, y, weight, rows=rows, batch_size=batch_size, shuffle=shuffle, types=(model.dtype, probe.dtype)
-    ), judge
+        rows, kept = split(len(examples.x), float(validation), rng)
+        judge = Validation(model, loss, examples, kept, metrics)
+    return as_batches(examples, rows, batch_size, shuffle), judge
 
 
 def _as_callbacks(callbacks: Any) -> list[Callable[[Epoch], object]]:
