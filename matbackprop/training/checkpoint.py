@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matbackprop.settings import Configured, Setting
-from matbackprop.validation import Array, as_size, describe
+from matbackprop.validation import Array, as_size
 
 if TYPE_CHECKING:
     from matbackprop.sequential import Sequential
@@ -21,9 +21,9 @@ KIND = "matbackprop training run"
 
 
 def _as_path(value: object, name: str) -> Path:
-    if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"{name}: expected a file name, got {describe(value)}")
-    return Path(value)
+    from matbackprop.files.container import as_file
+
+    return as_file(value, name.removesuffix(": path"))[0]
 
 
 class Checkpoint(Configured):
@@ -39,12 +39,13 @@ class Checkpoint(Configured):
     path : str or path
         A file name that ends in ``.safetensors`` (which needs safetensors) or ``.npz``.
     every : int, keyword-only, default 1
-        How many epochs pass between two writes; the last one is always written.
+        How many epochs pass between two writes; the last epoch that was finished is always written, unless Ctrl-C or
+        an error ends the run within the next one.
 
     Raises
     ------
     TypeError, ValueError
-        If `path` is no path, or `every` no positive integer.
+        If `path` is no path, or ends otherwise, or `every` is no positive integer.
 
     Examples
     --------

@@ -101,7 +101,8 @@ class Run:
             self.optimizer.lr = self.schedule.step(entries[self.monitor])
         reason = self._judge(number, entries[self.monitor])
         for callback in self.callbacks:
-            if callback(Epoch(number, entries, self.model, self.optimizer, self.history)) is True:
+            answer = callback(Epoch(number, entries, self.model, self.optimizer, self.history))
+            if isinstance(answer, (bool, np.bool_)) and answer:
                 reason = reason or f"a callback, {getattr(callback, '__name__', repr(callback))}, asked to stop"
         return reason
 
@@ -160,8 +161,10 @@ class Run:
         advice = [f"a smaller learning rate (it is {self.optimizer.lr:g})"]
         if self.clip is None:
             advice.append("clip_norm=1.0")
-        if not largest < 100:
+        if largest >= 100:
             advice.append(f"inputs with mean 0 and variance 1 (the largest here is {largest:.3g})")
+        if not math.isfinite(largest):
+            advice = ["leaving out such rows, or filling in the numbers"]
         self.parameters[...] = self.good
         self.optimizer.reset()
         self.history.stopped = f"{what} in epoch {self.number + 1}, step {step + 1}"
@@ -202,16 +205,16 @@ class Run:
 
     def restore(self, tensors: dict[str, Array], state: dict[str, Any]) -> None:
         """Go back to where `save` was."""
+        for rng, saved in zip((self.rng, *generators(self.model)), state["generators"], strict=True):
+            restore_generator(rng, saved)
+        self.optimizer.load_state_dict({**state["optimizer"], **_below("optimizer", tensors)})
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
         self.parameters[...] = self.good[...] = tensors["parameters"]
         self.best[...] = tensors["best"]
         self.history = History.of({name: tensors[f"history.{name}"] for name in state["columns"]})
         self.best_epoch = state["best_epoch"]
         self.best_value = float(self.history[self.monitor][self.best_epoch]) if self.best_epoch >= 0 else math.nan
-        self.optimizer.load_state_dict({**state["optimizer"], **_below("optimizer", tensors)})
-        if self.schedule is not None:
-            self.schedule.load_state_dict(state["schedule"])
-        for rng, saved in zip((self.rng, *generators(self.model)), state["generators"], strict=True):
-            restore_generator(rng, saved)
 
 
 def _below(prefix: str, tensors: dict[str, Array]) -> dict[str, Array]:

@@ -88,7 +88,9 @@ def one(**changes):
         ({"clip_norm": 0}, ValueError, "clip_norm: expected a positive number"),
         ({"clip_norm": "1"}, TypeError, "clip_norm: expected a positive number"),
         ({"penalty": 0.1}, TypeError, "penalty: expected an L1 or L2, got float 0.1"),
-        ({"checkpoint": 3}, TypeError, "Checkpoint: path: expected a file name, got int 3"),
+        ({"checkpoint": 3}, TypeError, "Checkpoint: path: expected a path as str or os.PathLike, got int 3"),
+        ({"checkpoint": "run.ckpt"}, ValueError, "expected a name that ends in .safetensors or .npz, got '.ckpt'"),
+        ({"checkpoint": "nowhere/run.npz"}, FileNotFoundError, "there is no directory nowhere"),
         ({"resume": True}, ValueError, "nothing to go on from"),
         ({"resume": 1}, TypeError, "resume: expected True or False"),
         ({"progress": "yes"}, TypeError, "progress: expected True or False"),
@@ -144,3 +146,18 @@ def test_weights_of_rows_are_never_taken_for_those_of_outputs():
     for change in ({"sample_weight": np.ones(20)}, {"validation": (X[:4], y[:4], np.ones(4))}):
         with pytest.raises(ValueError, match=r"sample_weight\[:, None\]"):
             one(model=model, loss=mb.MSE(), y=y, batch_size=4, **change)
+
+
+def test_generator_and_rate_are_left_alone_too(tmp_path):
+    rng, optimizer = np.random.default_rng(5), mb.SGD(0.1)
+    state = rng.bit_generator.state
+    with pytest.raises(ValueError, match="batch_size is 15"):  # after the rows for validation were drawn
+        one(rng=rng, optimizer=optimizer, validation=0.5, batch_size=15)
+    assert rng.bit_generator.state == state
+
+    checkpoint = {"checkpoint": tmp_path / "run.npz", "schedule": mb.StepLR(1)}
+    mb.fit(mb.Sequential(mb.Linear(2, 1), rng=0), X, Y, mb.MSE(), mb.SGD(0.1), epochs=1, progress=False, **checkpoint)
+    with pytest.raises(ValueError, match="of a run with other settings"):
+        one(rng=rng, optimizer=optimizer, resume=True, checkpoint=checkpoint["checkpoint"], schedule=mb.WarmUp(3))
+    assert rng.bit_generator.state == state
+    assert optimizer.lr == 0.1

@@ -211,12 +211,13 @@ def test_rules_of_early_stopping(rule, values, epochs, best):
     assert (history.epochs, history.best_epoch) == (epochs, best)
 
 
-def test_a_callback_sees_the_epoch_and_can_stop():
+@pytest.mark.parametrize("kind", [bool, np.bool_])
+def test_a_callback_sees_the_epoch_and_can_stop(kind):
     seen = []
 
     def watch(epoch: mb.Epoch) -> bool:
         seen.append((epoch.number, epoch.entries["loss"], epoch.history.epochs))
-        return epoch.number == 2
+        return kind(epoch.number == 2)
 
     history = mb.fit(network(), X, Y, mb.MSE(), mb.Adam(), epochs=9, callbacks=[watch], **QUIET)
     assert seen == [(i, history["loss"][i], i + 1) for i in range(3)]
