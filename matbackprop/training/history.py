@@ -28,6 +28,8 @@ class History(Mapping[str, Array]):
         The epochs that were finished.
     stopped : str
         Why the run ended.
+    interrupted : bool
+        Whether Ctrl-C was pressed, be it in the last epoch.
     best_epoch : int or None
         The epoch, from 0, whose parameters the model has, where early stopping put them back.
 
@@ -45,7 +47,7 @@ class History(Mapping[str, Array]):
 
     def __init__(self) -> None:
         self._columns: dict[str, list[float]] = {}
-        self.stopped = "unfinished"
+        self.stopped, self.interrupted = "unfinished", False
         self.best_epoch: int | None = None
 
     def append(self, entries: Mapping[str, float]) -> None:

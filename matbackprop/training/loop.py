@@ -197,6 +197,7 @@ def fit(
                 if reason is None and interrupt.pressed and run.number < epochs:
                     reason = f"interrupted after epoch {run.number}"
         run.end(reason or f"all {run.number} epochs done")
+        run.history.interrupted = interrupt.pressed
     finally:
         optimizer.lr = rate
         display.close(f"fit: {run.history.stopped}")

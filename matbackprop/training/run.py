@@ -130,7 +130,7 @@ class Run:
             total += value * count
             rows += count
             display.step()
-            if interrupt.pressed:
+            if interrupt.pressed and step + 1 != self.batches.steps:
                 of = "" if self.batches.steps is None else f" of its {self.batches.steps}"
                 return f"interrupted in epoch {self.number + 1}, after {step + 1}{of} steps"
         if step < 0:
