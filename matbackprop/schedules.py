@@ -18,9 +18,8 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from math import inf, pi, sin
+from numbers import Real
 from typing import Any, ClassVar, Self
-
-import numpy as np
 
 from matbackprop.settings import Check, Configured, Setting, count, one_of, real
 from matbackprop.validation import as_size, describe
@@ -110,8 +109,7 @@ class Schedule(Configured, ABC):
 
     def _checked(self, lr: float, epoch: int) -> float:
         """Return `rate`, which may be a user's, if it is a rate."""
-        rate: float = real()(self.rate(lr, epoch), f"{self!r}: the rate of epoch {epoch}")
-        return rate
+        return real()(self.rate(lr, epoch), f"{self!r}: the rate of epoch {epoch}")
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the schedule stands: the class's name as "kind", and numbers or None. Settings are not in it."""
@@ -397,7 +395,7 @@ class ReduceLROnPlateau(Schedule):
 
 def _as_loss(loss: object, name: str) -> float:
     """Return the loss, which may be NaN or infinite."""
-    if isinstance(loss, bool) or not isinstance(loss, (int, float, np.integer, np.floating)):
+    if isinstance(loss, bool) or not isinstance(loss, Real):
         raise TypeError(f"{name}: expected the loss, a number, got {describe(loss)}")
     return float(loss)
 
@@ -418,8 +416,7 @@ class LambdaLR(Schedule):
 
     def rate(self, lr: float, epoch: int) -> float:
         """Return lr function(epoch)."""
-        factor: float = real()(self.function(epoch), f"{self!r}: the factor of epoch {epoch}")
-        return lr * factor
+        return lr * real()(self.function(epoch), f"{self!r}: the factor of epoch {epoch}")
 
 
 def as_schedule(schedule: Schedule | Callable[[int], float]) -> Schedule:
