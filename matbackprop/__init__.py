@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from matbackprop.interop.scipy import objective
     from matbackprop.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
     from matbackprop.penalties import L1, L2
-    from matbackprop.schedules import CosineAnnealingLR, ReduceLROnPlateau, Schedule, StepLR, WarmUp, as_schedule
+    from matbackprop.schedule import Schedule
+    from matbackprop.schedules import CosineAnnealingLR, ReduceLROnPlateau, StepLR, WarmUp, as_schedule
     from matbackprop.training import Checkpoint, Diverged, EarlyStopping, Epoch, History, accuracy, fit
 
 __version__ = "0.1.0"
@@ -97,7 +98,7 @@ _ON_DEMAND = {
     "RMSprop": "optimizers",
     "ReduceLROnPlateau": "schedules",
     "SGD": "optimizers",
-    "Schedule": "schedules",
+    "Schedule": "schedule",
     "StepLR": "schedules",
     "WarmUp": "schedules",
     "accuracy": "training",

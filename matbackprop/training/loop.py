@@ -13,7 +13,8 @@ from matbackprop.loss import Loss, check_loss
 from matbackprop.optimizers import Optimizer
 from matbackprop.parallel import as_workers
 from matbackprop.penalties import Penalty
-from matbackprop.schedules import Schedule, as_schedule
+from matbackprop.schedule import Schedule
+from matbackprop.schedules import as_schedule
 from matbackprop.sequential import Sequential
 from matbackprop.training.batches import Batches, Streamed, as_batches
 from matbackprop.training.checkpoint import Checkpoint, check_same, generator_state, restore_generator

@@ -13,7 +13,7 @@ from matbackprop.clipping import clip_norm
 from matbackprop.loss import Loss
 from matbackprop.optimizers import Optimizer
 from matbackprop.penalties import Penalty
-from matbackprop.schedules import Schedule
+from matbackprop.schedule import Schedule
 from matbackprop.sequential import Sequential
 from matbackprop.training.batches import Batch, Batches
 from matbackprop.training.checkpoint import Checkpoint, generator_state, generators, restore_generator
