@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from matbackprop.files import load, save
     from matbackprop.gradcheck import GradientReport, check_gradient, check_layer, check_model, numerical_gradient
     from matbackprop.interop.scipy import objective
-    from matbackprop.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+    from matbackprop.optimizer import Optimizer
+    from matbackprop.optimizers import SGD, Adam, AdamW, RMSprop
     from matbackprop.penalties import L1, L2
     from matbackprop.schedule import Schedule
     from matbackprop.schedules import CosineAnnealingLR, ReduceLROnPlateau, StepLR, WarmUp, as_schedule
@@ -94,7 +95,7 @@ _ON_DEMAND = {
     "History": "training",
     "L1": "penalties",
     "L2": "penalties",
-    "Optimizer": "optimizers",
+    "Optimizer": "optimizer",
     "RMSprop": "optimizers",
     "ReduceLROnPlateau": "schedules",
     "SGD": "optimizers",

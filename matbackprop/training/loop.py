@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from matbackprop.loss import Loss, check_loss
-from matbackprop.optimizers import Optimizer
+from matbackprop.optimizer import Optimizer
 from matbackprop.parallel import as_workers
 from matbackprop.penalties import Penalty
 from matbackprop.schedule import Schedule

@@ -11,7 +11,7 @@ import numpy as np
 
 from matbackprop.clipping import clip_norm
 from matbackprop.loss import Loss
-from matbackprop.optimizers import Optimizer
+from matbackprop.optimizer import Optimizer
 from matbackprop.penalties import Penalty
 from matbackprop.schedule import Schedule
 from matbackprop.sequential import Sequential

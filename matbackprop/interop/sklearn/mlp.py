@@ -19,7 +19,8 @@ from matbackprop.interop.scipy import objective
 from matbackprop.layer import Layer
 from matbackprop.layers import Linear, ReLU, Sigmoid, Tanh
 from matbackprop.loss import Loss, check_loss
-from matbackprop.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from matbackprop.optimizer import Optimizer
+from matbackprop.optimizers import SGD, Adam, AdamW, RMSprop
 from matbackprop.penalties import L2
 from matbackprop.sequential import Sequential
 from matbackprop.settings import Check, flag, real
