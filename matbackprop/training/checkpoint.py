@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint", "check_same", "generator_state", "generators", "restore_generator"]
 
-KIND = "matbackprop training run"
+KIND, VERSION = "matbackprop training run", 1
 
 
 def _as_path(value: object, name: str) -> Path:
@@ -32,7 +32,7 @@ class Checkpoint(Configured):
     The file is replaced in one step: whenever the process dies, what is on disk is the old one or the new one, whole.
     It holds the parameters, the best ones, the state of the optimiser, the schedule and all random generators, and the
     history. ``fit(..., checkpoint=..., resume=True)`` goes on from it, and comes to the same bits as a run that was
-    never stopped.
+    never stopped. (What else a layer of your own keeps from step to step, a running mean for one, is not in it.)
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class Checkpoint(Configured):
         """Replace the file."""
         from matbackprop.files import write_tensors
 
-        write_tensors(self.path, dict(tensors), {"kind": KIND, **state})
+        write_tensors(self.path, dict(tensors), {"kind": KIND, "version": VERSION, **state})
 
     def read(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Return what was written.
@@ -71,13 +71,18 @@ class Checkpoint(Configured):
         Raises
         ------
         ValueError
-            If the file holds something else.
+            If the file holds something else, or was written in another version of the format.
         """
         from matbackprop.files import read_tensors
 
         tensors, state = read_tensors(self.path)
         if state.get("kind") != KIND:
             raise ValueError(f"{self.path}: expected the checkpoint of a training run; for a model use mb.load")
+        if state.get("version") != VERSION:
+            raise ValueError(
+                f"{self.path}: was written by another version of matbackprop, in version {state.get('version')} of the "
+                f"format; this one reads {VERSION}: use that one to go on"
+            )
         return tensors, state
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from matbackprop.loss import Loss
 from matbackprop.sequential import Sequential
-from matbackprop.validation import Array, as_array, check_features, check_finite
+from matbackprop.validation import Array, as_numbers, check_features, check_finite
 
 __all__ = ["Examples", "as_examples"]
 
@@ -38,11 +38,10 @@ def as_examples(model: Sequential, loss: Loss, x: Any, y: Any, weight: Any, name
     check_features(f"{name} x: {model[0].label}", x.shape, model.in_features)
     shape = (*x.shape[:-1], model.output_width(x.shape[-1]))
     first = loss.as_targets(y[:1], (1, *shape[1:]), model.dtype, f"{name} y")
-    if y.ndim < len(shape):
-        loss.as_targets(y, shape, model.dtype, f"{name} y")  # are they all classes?
     check_finite(f"{name} y", y)
+    values = loss.as_targets(y, shape, model.dtype, f"{name} y") if y.ndim < len(shape) else y  # small: classes
     try:
-        loss.check_values(None, y)
+        loss.check_values(None, values)
     except ValueError as error:
         raise ValueError(f"{name} y: {error}") from None
     return Examples(x, y, _as_weight(loss, weight, shape, model.dtype, name), (model.dtype, first.dtype))
@@ -72,18 +71,9 @@ def _as_weight(
 
 def _as_data(value: object, name: str) -> Array:
     """Return `value` as an array of real numbers of whatever type, without a copy where it is one."""
-    own = getattr(value, "dtype", None)
-    keep = isinstance(value, np.ndarray) and isinstance(own, np.dtype) and own.kind in "biuf"
-    array = as_array(value, name, own if keep and own is not None else _kind(value))
+    array = as_numbers(value, name)
+    if array.dtype.kind == "c":
+        raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}; use .real")
     if array.ndim == 0:
         raise ValueError(f"{name}: expected one entry an example, shape (N, ...), got a single number")
     return array
-
-
-def _kind(value: object) -> np.dtype[Any]:
-    """Return int64 for a list of integers, which may be classes, and float64 for everything else."""
-    try:
-        whole = isinstance(value, (list, tuple)) and np.asarray(value).dtype.kind in "iu"
-    except ValueError:
-        whole = False
-    return np.dtype(np.int64 if whole else np.float64)

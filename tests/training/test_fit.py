@@ -119,6 +119,16 @@ def test_data_of_other_types_are_converted_batch_by_batch(tmp_path):
     assert all(np.array_equal(model.parameters, models[0].parameters) for model in models)
 
 
+def test_classes_may_be_integers_of_any_kind(torch):
+    pandas = pytest.importorskip("pandas")
+    classes = RNG.integers(0, 2, 50)
+    models = []
+    for y in (classes, classes.tolist(), classes.astype(np.uint8), pandas.Series(classes), torch.from_numpy(classes)):
+        models.append(mb.Sequential(mb.Linear(3, 2), rng=0))
+        mb.fit(models[-1], X, y, mb.CrossEntropy(), mb.SGD(0.1), epochs=2, **QUIET)
+    assert all(np.array_equal(model.parameters, models[0].parameters) for model in models)
+
+
 def test_an_iterable_of_batches_does_as_the_arrays():
     model, plain = network(), network()
     batches = [(X[i : i + 16].tolist(), Y[i : i + 16]) for i in range(0, 50, 16)]
