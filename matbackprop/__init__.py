@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from matbackprop.files import load, save
     from matbackprop.gradcheck import GradientReport, check_gradient, check_layer, check_model, numerical_gradient
     from matbackprop.interop.scipy import objective
-    from matbackprop.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+    from matbackprop.optimizer import Optimizer
+    from matbackprop.optimizers import SGD, Adam, AdamW, RMSprop
     from matbackprop.penalties import L1, L2
-    from matbackprop.schedules import CosineAnnealingLR, ReduceLROnPlateau, Schedule, StepLR, WarmUp, as_schedule
+    from matbackprop.schedule import Schedule
+    from matbackprop.schedules import CosineAnnealingLR, ReduceLROnPlateau, StepLR, WarmUp, as_schedule
     from matbackprop.training import Checkpoint, Diverged, EarlyStopping, Epoch, History, accuracy, fit
     from matbackprop.worked import WorkedExample, explain
 
@@ -96,11 +98,11 @@ _ON_DEMAND = {
     "History": "training",
     "L1": "penalties",
     "L2": "penalties",
-    "Optimizer": "optimizers",
+    "Optimizer": "optimizer",
     "RMSprop": "optimizers",
     "ReduceLROnPlateau": "schedules",
     "SGD": "optimizers",
-    "Schedule": "schedules",
+    "Schedule": "schedule",
     "StepLR": "schedules",
     "WarmUp": "schedules",
     "WorkedExample": "worked",

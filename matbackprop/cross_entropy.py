@@ -22,7 +22,8 @@ from matbackprop.layer import Call
 from matbackprop.layers import exp
 from matbackprop.loss import Loss
 from matbackprop.losses import complex_log1p
-from matbackprop.validation import Array, as_array, as_fraction, as_numbers, check_finite
+from matbackprop.settings import real
+from matbackprop.validation import Array, as_array, as_numbers, check_finite
 from matbackprop.workspace import Empty
 
 __all__ = ["CrossEntropy"]
@@ -93,7 +94,7 @@ class CrossEntropy(Loss):
         self, reduction: str = "mean", *, label_smoothing: float = 0.0, class_weight: Array | None = None
     ) -> None:
         super().__init__(reduction)
-        self._smoothing = as_fraction(label_smoothing, "CrossEntropy: label_smoothing")
+        self._smoothing = real(0, 1, "[]")(label_smoothing, "CrossEntropy: label_smoothing")
         self._class_weight: Array | None = None
         if class_weight is not None:
             weight = np.array(as_array(class_weight, "CrossEntropy: class_weight", np.dtype(np.float64)))

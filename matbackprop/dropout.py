@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from matbackprop.layer import Call, Layer
+from matbackprop.settings import real
 from matbackprop.stepped import SteppedLayer
-from matbackprop.validation import Array, as_fraction, as_rng
+from matbackprop.validation import Array, as_rng
 from matbackprop.workspace import Empty
 
 __all__ = ["Dropout"]
@@ -92,7 +93,7 @@ class Dropout(SteppedLayer):
     _rng: np.random.Generator | None
 
     def __init__(self, p: float = 0.5, *, rng: int | np.random.Generator | None = None) -> None:
-        self._p = as_fraction(p, "Dropout: p", below_one=True)
+        self._p = real(0, 1)(p, "Dropout: p")
         self._rng = None if rng is None else as_rng(rng, "Dropout: rng")
 
     @property

@@ -25,7 +25,8 @@ import numpy as np
 from matbackprop.layer import Call, Layer
 from matbackprop.layers import Sigmoid, exp
 from matbackprop.loss import Loss
-from matbackprop.validation import Array, as_array, as_positive, check_finite, check_interval
+from matbackprop.settings import real
+from matbackprop.validation import Array, as_array, check_finite, check_interval
 from matbackprop.workspace import Empty
 
 __all__ = ["BCE", "MSE", "BCEWithLogits", "Huber", "complex_log1p"]
@@ -111,7 +112,7 @@ class Huber(Loss):
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
         super().__init__(reduction)
-        self._limit = as_positive(delta, "Huber: delta")
+        self._limit = real(ends="()")(delta, "Huber: delta")
 
     @property
     def formulas(self) -> Mapping[str, str]:  # type: ignore[override]

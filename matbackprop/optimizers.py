@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from matbackprop.optimizer import Call, Optimizer, PreparedOptimizer, setting
+from matbackprop.optimizer import Call, PreparedOptimizer, setting
 from matbackprop.settings import flag, real
 from matbackprop.validation import Array, describe
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
+__all__ = ["SGD", "Adam", "AdamW", "RMSprop"]
 
 Scratch = tuple[Array, Array]
 

@@ -1,8 +1,9 @@
-"""Settings: what a user chooses for an optimiser, a schedule or a penalty, checked whenever it is set."""
+"""Settings: what a user chooses for an optimiser, a schedule, a penalty, a loss: how it is checked, and shown."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ class Setting:
             raise
 
 
-def real(low: float = 0.0, high: float = float("inf"), ends: str = "[)") -> Check:
+def real(low: float = 0.0, high: float = float("inf"), ends: str = "[)") -> Callable[[object, str], float]:
     """Return a check for a real number in an interval: by default finite and not negative.
 
     Parameters
@@ -94,7 +95,7 @@ def real(low: float = 0.0, high: float = float("inf"), ends: str = "[)") -> Chec
         wanted = f"a number in {ends[0]}{low:g}, {high:g}{ends[1]}"
 
     def check(value: object, name: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f"{name}: expected {wanted}, got {describe(value)}")
         try:
             number = float(value)

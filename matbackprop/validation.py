@@ -17,10 +17,8 @@ __all__ = [
     "as_array",
     "as_dtype",
     "as_flag",
-    "as_fraction",
     "as_numbers",
     "as_out",
-    "as_positive",
     "as_rng",
     "as_size",
     "as_tolerance",
@@ -194,38 +192,11 @@ def as_tolerance(tolerance: object, name: str) -> float | None:
     """
     if tolerance is None:
         return None
-    return as_positive(tolerance, name)
-
-
-def as_positive(value: object, name: str) -> float:
-    """Return `value` as a positive finite float.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is anything else.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}: expected a positive number, got {describe(value)}")
-    if not 0 < float(value) < float("inf"):
-        raise ValueError(f"{name}: expected a positive number, got {describe(value)}")
-    return float(value)
-
-
-def as_fraction(value: object, name: str, *, below_one: bool = False) -> float:
-    """Return `value` as a float in [0, 1], or in [0, 1).
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is anything else.
-    """
-    wanted = f"{name}: expected a number in [0, 1{')' if below_one else ']'}, got {describe(value)}"
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(wanted)
-    if not 0 <= float(value) <= 1 or (below_one and float(value) == 1):
-        raise ValueError(wanted)
-    return float(value)
+    if isinstance(tolerance, bool) or not isinstance(tolerance, Real):
+        raise TypeError(f"{name}: expected a positive number, got {describe(tolerance)}")
+    if not 0 < float(tolerance) < float("inf"):
+        raise ValueError(f"{name}: expected a positive number, got {describe(tolerance)}")
+    return float(tolerance)
 
 
 def as_flag(value: object, name: str, fix: str) -> bool:

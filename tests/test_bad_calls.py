@@ -261,7 +261,7 @@ for bad in ("avg", None, 1, [], np.array(["mean", "sum"])):
 
 for bad, error in ((0.0, ValueError), (-1.0, ValueError), (NAN, ValueError), (INF, ValueError), ("1", TypeError),
                    (None, TypeError), (True, TypeError), (1j, TypeError), ([1.0], TypeError)):  # fmt: skip
-    case(f"huber-delta-{bad}", lambda s, b=bad: mb.Huber(delta=b), error, "Huber: delta", "positive number")
+    case(f"huber-delta-{bad}", lambda s, b=bad: mb.Huber(delta=b), error, "Huber: delta", "number above 0")
 
 # Classes.
 Z3, CLASSES = np.zeros((4, 3)), np.array([0, 1, 2, 1])

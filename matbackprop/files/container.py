@@ -16,7 +16,7 @@ from matbackprop.files.limits import MAX_TENSORS
 from matbackprop.files.strict_json import Json, encode
 from matbackprop.validation import Array, describe
 
-__all__ = ["read_tensors", "write_tensors"]
+__all__ = ["as_file", "read_tensors", "write_tensors"]
 
 _FORMATS = {".safetensors": safetensors_format, ".npz": npz_format}
 
@@ -78,7 +78,7 @@ def write_tensors(
     >>> bool(again.random() == rng.random())
     True
     """
-    where, form = _as_file(path, "write_tensors")
+    where, form = as_file(path, "write_tensors")
     metadata = {} if metadata is None else metadata
     for name, value in (("tensors", tensors), ("metadata", metadata)):
         if not isinstance(value, Mapping):
@@ -131,7 +131,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[s
         tensors, _ = read_tensors("theirs.safetensors")
         model.load_state_dict(tensors)
     """
-    where, form = _as_file(path, "read_tensors")
+    where, form = as_file(path, "read_tensors")
     data = read_file(where)
     try:
         tensors, metadata = form.unpack(data)
@@ -145,8 +145,14 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[s
     return tensors, metadata
 
 
-def _as_file(path: object, name: str) -> tuple[Path, ModuleType]:
-    """Return the path and the module of its format."""
+def as_file(path: object, name: str) -> tuple[Path, ModuleType]:
+    """Return the path and the module of its format, which its suffix says.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no path, or the suffix is another.
+    """
     where = as_path(path, f"{name}: path")
     try:
         return where, _FORMATS[where.suffix.lower()]

@@ -1,8 +1,8 @@
 """Training: the loop over shuffled mini-batches, and what it leaves behind.
 
-`loop` has `fit`, which puts a run together, and `run` what then happens. The data come in batches (`batches`), the
-model is judged on others (`validation`), the run ends in time (`stopping`), can be watched (`progress`), goes on after
-it was killed (`checkpoint`), and is remembered (`history`).
+`loop` has `fit`, which puts a run together, and `run` what then happens. The data are looked at first (`examples`) and
+come in batches (`batches`), the model is judged on others (`validation`), the run ends in time (`stopping`), can be
+watched (`progress`), goes on after it was killed (`checkpoint`), and is remembered (`history`).
 """
 
 from matbackprop.training.checkpoint import Checkpoint

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from matbackprop.validation import Array, as_array, as_size, describe
+from matbackprop.training.examples import Examples
+from matbackprop.validation import Array, as_size, describe
 
-__all__ = ["Batch", "Batches", "as_batches", "as_data"]
+__all__ = ["Batch", "Batches", "Rows", "Streamed", "as_batches"]
 
 
 class Batch(NamedTuple):
@@ -34,59 +35,23 @@ class Batches(Protocol):
         """Return what a resumed run must agree on."""
 
 
-def as_data(value: object, name: str) -> Array:
-    """Return `value` as an array of real numbers of whatever type, without a copy where it is one.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is none, or a single number.
-    """
-    own = getattr(value, "dtype", None)
-    keep = isinstance(value, np.ndarray) and isinstance(own, np.dtype) and own.kind in "biuf"
-    array = as_array(value, name, own if keep and own is not None else _kind(value))
-    if array.ndim == 0:
-        raise ValueError(f"{name}: expected one entry an example, shape (N, ...), got a single number")
-    return array
-
-
-def _kind(value: object) -> np.dtype[Any]:
-    """Return int64 for a list of integers, which may be classes, and float64 for everything else."""
-    try:
-        whole = isinstance(value, (list, tuple)) and np.asarray(value).dtype.kind in "iu"
-    except ValueError:
-        whole = False
-    return np.dtype(np.int64 if whole else np.float64)
-
-
 class Rows:
     """Mini-batches of arrays or memory maps: each row once an epoch, in an order of its own, the last batch shorter.
 
-    A batch is gathered into buffers that the next one overwrites, so that nothing but the batch is copied, and nothing
-    is allocated.
+    A batch is gathered into buffers that the next one overwrites, so that nothing but the batch is copied; and nothing
+    is allocated, but for a batch of an array whose rows are not one behind the other.
 
     Parameters
     ----------
-    x, y : numpy.ndarray, shapes (N, ...)
-    weight : numpy.ndarray of shape (N, ...), float or None
+    examples : Examples
     rows : numpy.ndarray of int, or None
-        Which rows; None for all.
+        Which of them; None for all.
     batch_size : int
     shuffle : bool
-    types : tuple of numpy.dtype
-        What x and y are converted to.
     """
 
-    def __init__(
-        self,
-        x: Array,
-        y: Array,
-        weight: Array | float | None,
-        rows: Array | None,
-        batch_size: int,
-        shuffle: bool,
-        types: tuple[np.dtype[Any], np.dtype[Any]],
-    ) -> None:
+    def __init__(self, examples: Examples, rows: Array | None, batch_size: int, shuffle: bool) -> None:
+        x, y, weight, types = examples
         self.rows, self.batch_size, self.shuffle = rows, batch_size, shuffle
         self.count = len(x) if rows is None else len(rows)
         self.steps = -(-self.count // batch_size)
@@ -120,6 +85,7 @@ class _Gathered:
         self.name, self.array, self.dtype = name, array, dtype
         self.buffer = np.empty((size, *array.shape[1:]), dtype)
         self.raw = self.buffer if array.dtype == dtype else np.empty_like(self.buffer, array.dtype)
+        self.whole = array.flags.c_contiguous and array.flags.aligned
 
     def rows(self, where: slice | Array) -> Array:
         """Return those rows."""
@@ -129,7 +95,10 @@ class _Gathered:
                 return found
         else:
             found = self.raw[: len(where)]
-            np.take(self.array, where, 0, found, "clip")  # "raise" would gather into a copy first
+            if self.whole:
+                np.take(self.array, where, 0, found, "clip")  # "raise" would gather into a copy first
+            else:
+                found[...] = self.array[where]  # take would make all of the array contiguous first
         if found.dtype != self.dtype:
             target = self.buffer[: len(found)]
             try:
@@ -172,6 +141,8 @@ class Streamed:
                 raise TypeError(
                     f"fit: batch {index} of the iterable must be (x, y) or (x, y, sample_weight), got {describe(batch)}"
                 )
+            if np.shape(batch[0])[:1] == (0,):
+                raise ValueError(f"fit: batch {index} of the iterable has no rows; leave it out")
             yield Batch(*batch)
 
     def settings(self) -> dict[str, Any]:
@@ -179,24 +150,15 @@ class Streamed:
         return {}
 
 
-def as_batches(
-    x: Any,
-    y: Any,
-    weight: Any,
-    *,
-    rows: Array | None,
-    batch_size: int | None,
-    shuffle: bool,
-    types: tuple[np.dtype[Any], np.dtype[Any]],
-) -> Rows:
-    """Return the batches of arrays that `as_data` has seen.
+def as_batches(examples: Examples, rows: Array | None, batch_size: int | None, shuffle: bool) -> Rows:
+    """Return the batches of these examples, or of some rows of them.
 
     Raises
     ------
     TypeError, ValueError
         If `batch_size` is no size, or larger than the data.
     """
-    count = len(x) if rows is None else len(rows)
+    count = len(examples.x) if rows is None else len(rows)
     if batch_size is None:
         size = min(32, count)
     else:
@@ -206,4 +168,4 @@ def as_batches(
                 f"fit: batch_size is {size}, but there are {count} examples to train on; for one batch an epoch pass "
                 f"batch_size={count}"
             )
-    return Rows(x, y, weight, rows, size, shuffle, types)
+    return Rows(examples, rows, size, shuffle)

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matbackprop.settings import Configured, Setting
-from matbackprop.validation import Array, as_size, describe
+from matbackprop.validation import Array, as_size
 
 if TYPE_CHECKING:
     from matbackprop.sequential import Sequential
 
 __all__ = ["Checkpoint", "check_same", "generator_state", "generators", "restore_generator"]
 
-KIND = "matbackprop training run"
+KIND, VERSION = "matbackprop training run", 1
 
 
 def _as_path(value: object, name: str) -> Path:
-    if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"{name}: expected a file name, got {describe(value)}")
-    return Path(value)
+    from matbackprop.files.container import as_file
+
+    return as_file(value, name.removesuffix(": path"))[0]
 
 
 class Checkpoint(Configured):
@@ -32,19 +32,20 @@ class Checkpoint(Configured):
     The file is replaced in one step: whenever the process dies, what is on disk is the old one or the new one, whole.
     It holds the parameters, the best ones, the state of the optimiser, the schedule and all random generators, and the
     history. ``fit(..., checkpoint=..., resume=True)`` goes on from it, and comes to the same bits as a run that was
-    never stopped.
+    never stopped. (What else a layer of your own keeps from step to step, a running mean for one, is not in it.)
 
     Parameters
     ----------
     path : str or path
         A file name that ends in ``.safetensors`` (which needs safetensors) or ``.npz``.
     every : int, keyword-only, default 1
-        How many epochs pass between two writes; the last one is always written.
+        How many epochs pass between two writes; the last epoch that was finished is always written, unless Ctrl-C or
+        an error ends the run within the next one.
 
     Raises
     ------
     TypeError, ValueError
-        If `path` is no path, or `every` no positive integer.
+        If `path` is no path, or ends otherwise, or `every` is no positive integer.
 
     Examples
     --------
@@ -62,7 +63,7 @@ class Checkpoint(Configured):
         """Replace the file."""
         from matbackprop.files import write_tensors
 
-        write_tensors(self.path, dict(tensors), {"kind": KIND, **state})
+        write_tensors(self.path, dict(tensors), {"kind": KIND, "version": VERSION, **state})
 
     def read(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Return what was written.
@@ -70,13 +71,18 @@ class Checkpoint(Configured):
         Raises
         ------
         ValueError
-            If the file holds something else.
+            If the file holds something else, or was written in another version of the format.
         """
         from matbackprop.files import read_tensors
 
         tensors, state = read_tensors(self.path)
         if state.get("kind") != KIND:
             raise ValueError(f"{self.path}: expected the checkpoint of a training run; for a model use mb.load")
+        if state.get("version") != VERSION:
+            raise ValueError(
+                f"{self.path}: was written by another version of matbackprop, in version {state.get('version')} of the "
+                f"format; this one reads {VERSION}: use that one to go on"
+            )
         return tensors, state
 
 

@@ -28,6 +28,8 @@ class History(Mapping[str, Array]):
         The epochs that were finished.
     stopped : str
         Why the run ended.
+    interrupted : bool
+        Whether Ctrl-C was pressed, be it in the last epoch.
     best_epoch : int or None
         The epoch, from 0, whose parameters the model has, where early stopping put them back.
 
@@ -45,7 +47,7 @@ class History(Mapping[str, Array]):
 
     def __init__(self) -> None:
         self._columns: dict[str, list[float]] = {}
-        self.stopped = "not started"
+        self.stopped, self.interrupted = "unfinished", False
         self.best_epoch: int | None = None
 
     def append(self, entries: Mapping[str, float]) -> None:
@@ -76,7 +78,7 @@ class History(Mapping[str, Array]):
         --------
         >>> import matbackprop as mb
         >>> mb.History().to_dict()
-        {'columns': {}, 'epochs': 0, 'stopped': 'not started', 'best_epoch': None}
+        {'columns': {}, 'epochs': 0, 'stopped': 'unfinished', 'best_epoch': None}
         """
         columns = {name: list(values) for name, values in self._columns.items()}
         return {"columns": columns, "epochs": self.epochs, "stopped": self.stopped, "best_epoch": self.best_epoch}

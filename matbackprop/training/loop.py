@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from matbackprop.loss import Loss, check_loss
-from matbackprop.optimizers import Optimizer
+from matbackprop.optimizer import Optimizer
 from matbackprop.parallel import as_workers
 from matbackprop.penalties import Penalty
-from matbackprop.schedules import Schedule, as_schedule
+from matbackprop.schedule import Schedule
+from matbackprop.schedules import as_schedule
 from matbackprop.sequential import Sequential
-from matbackprop.training.batches import Batches, Streamed, as_batches, as_data
+from matbackprop.training.batches import Batches, Streamed, as_batches
 from matbackprop.training.checkpoint import Checkpoint, check_same, generator_state, restore_generator
+from matbackprop.training.examples import as_examples
 from matbackprop.training.history import History
 from matbackprop.training.progress import progress_display
 from matbackprop.training.run import Epoch, Run
 from matbackprop.training.stopping import EarlyStopping, interruptible
-from matbackprop.training.validation import Metric, Validation, check_metrics, check_targets, split
-from matbackprop.validation import Array, as_flag, as_rng, as_size, as_tolerance, check_features, describe
+from matbackprop.training.validation import Metric, Validation, check_metrics, split
+from matbackprop.validation import Array, as_flag, as_rng, as_size, as_tolerance, describe
 
 __all__ = ["fit"]
 
@@ -37,9 +40,9 @@ def fit(
     batch_size: int | None = None,
     shuffle: bool = True,
     validation: float | tuple[Any, ...] | None = None,
-    metrics: Mapping[str, Metric] | None = None,
+    metrics: Mapping[str, Metric] | Metric | None = None,
     early_stopping: EarlyStopping | int | None = None,
-    callbacks: Iterable[Callable[[Epoch], object]] = (),
+    callbacks: Iterable[Callable[[Epoch], object]] | Callable[[Epoch], object] = (),
     sample_weight: Any = None,
     schedule: Schedule | Callable[[int], float] | None = None,
     clip_norm: float | None = None,
@@ -73,14 +76,16 @@ def fit(
     validation : float or tuple, keyword-only, optional
         What the model is judged on after each epoch: a fraction of the rows, drawn once and not trained on, or
         ``(x, y)`` or ``(x, y, sample_weight)``.
-    metrics : dict of str to callable, keyword-only, optional
-        ``metric(y_pred, y_true) -> float`` by name, for the validation data: ``{"accuracy": mb.accuracy}``.
+    metrics : dict of str to callable, or callable, keyword-only, optional
+        ``metric(y_pred, y_true) -> float`` by name, for the validation data: ``{"accuracy": mb.accuracy}``, or
+        ``mb.accuracy``, which has that name.
     early_stopping : EarlyStopping or int, keyword-only, optional
         When to stop before the last epoch; a number is a patience.
-    callbacks : iterable of callable, keyword-only, optional
+    callbacks : iterable of callable, or callable, keyword-only, optional
         Each is shown the `Epoch` that has ended; if it returns True, the run ends.
     sample_weight : array_like, shape (N, ...), or float, keyword-only, optional
-        As in `Sequential.backprop`; what has the length of `x` goes with its rows.
+        As in `Sequential.backprop`, row by row: what has the length of `x` goes with its rows, and one weight a row is
+        ``sample_weight[:, None]`` but for `CrossEntropy`.
     schedule : Schedule or callable, keyword-only, optional
         The learning rate over the epochs; a function of the epoch's number is a factor.
     clip_norm : float, keyword-only, optional
@@ -101,7 +106,8 @@ def fit(
     Returns
     -------
     History
-        Ctrl-C ends the run after the step that is running, and returns the history so far.
+        Ctrl-C ends the run after the step that is running, or the epoch where all its steps are done, and returns the
+        history so far.
 
     Raises
     ------
@@ -110,8 +116,8 @@ def fit(
         what to try. The model has the parameters of the last good epoch.
     TypeError, ValueError
         If an argument does not fit. Before the first step this leaves everything as it was.
-    FileExistsError
-        If the checkpoint is there already, and `resume` is False.
+    FileExistsError, FileNotFoundError
+        If the checkpoint is there already, and `resume` is False; if its directory is not there.
 
     Examples
     --------
@@ -146,53 +152,68 @@ def fit(
 
     keeper = checkpoint if checkpoint is None or isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
     saved = _saved(keeper, as_flag(resume, "fit: resume", "pass True to go on from the checkpoint"))
-    if saved is not None:
-        restore_generator(rng, saved[1]["settings"]["rng"])  # the rows that are kept for validation are drawn with it
-    started = generator_state(rng)
-
-    batches, judge = _data(model, x, y, loss, sample_weight, batch_size, shuffle, validation, metrics, rng)
-    rule = _as_rule(early_stopping, judge)
-    run = Run(
-        model, batches, loss, optimizer,
-        validation=judge, early_stopping=rule, callbacks=callbacks, schedule=schedule, clip=clip, penalty=penalty,
-        rng=rng, workers=workers,
-    )  # fmt: skip
-    settings = {
-        "model": repr(model),
-        "loss": _name(loss),
-        "optimizer": _name(optimizer),
-        "schedule": _name(schedule),
-        "penalty": _name(penalty),
-        "clip_norm": clip,
-        "early_stopping": repr(rule),
-        "validation": None if judge is None else judge.count,
-        "metrics": [] if judge is None else list(judge.metrics),
-        "workers": workers,
-        "rng": started,
-        **batches.settings(),
-    }
-    rate = optimizer.lr
-    if schedule is not None:
-        optimizer.lr = schedule.start(rate)
-    reason = None
-    if keeper is not None and saved is not None:
-        check_same(keeper.path, saved[1]["settings"], settings)
-        run.restore(*saved)
-        reason = saved[1]["finished"]
+    rate, reason = optimizer.lr, None
+    with _undone_by_errors(rng, optimizer):
+        if saved is not None:
+            restore_generator(rng, saved[1]["settings"]["rng"])  # it draws the rows that are kept for validation
+        started = generator_state(rng)
+        batches, judge = _data(model, x, y, loss, sample_weight, batch_size, shuffle, validation, metrics, rng)
+        rule = _as_rule(early_stopping, judge)
+        run = Run(
+            model, batches, loss, optimizer,
+            validation=judge, early_stopping=rule, callbacks=callbacks, schedule=schedule, clip=clip, penalty=penalty,
+            rng=rng, workers=workers,
+        )  # fmt: skip
+        settings = {
+            "model": repr(model),
+            "loss": _name(loss),
+            "optimizer": _name(optimizer),
+            "schedule": _name(schedule),
+            "penalty": _name(penalty),
+            "clip_norm": clip,
+            "early_stopping": repr(rule),
+            "validation": None if judge is None else judge.count,
+            "metrics": [] if judge is None else list(judge.metrics),
+            "workers": workers,
+            "rng": started,
+            **batches.settings(),
+        }
+        if keeper is not None and saved is not None:
+            check_same(keeper.path, saved[1]["settings"], settings)
+        if schedule is not None:
+            optimizer.lr = schedule.start(rate)
+        if saved is not None:
+            run.restore(*saved)
+            reason = saved[1]["finished"]
 
     display = progress_display(progress, epochs, run.number, batches.steps)
     try:
         with interruptible() as interrupt:
             while reason is None and run.number < epochs:
+                before = run.number
                 reason = run.epoch(interrupt, display)
-                due = reason is not None or run.number == epochs or (keeper and run.number % keeper.every == 0)
-                if keeper is not None and due and not interrupt.pressed:
+                last = reason is not None or interrupt.pressed or run.number == epochs
+                if keeper is not None and run.number > before and (last or run.number % keeper.every == 0):
                     run.save(keeper, settings, reason)
+                if reason is None and interrupt.pressed and run.number < epochs:
+                    reason = f"interrupted after epoch {run.number}"
         run.end(reason or f"all {run.number} epochs done")
+        run.history.interrupted = interrupt.pressed
     finally:
         optimizer.lr = rate
         display.close(f"fit: {run.history.stopped}")
     return run.history
+
+
+@contextmanager
+def _undone_by_errors(rng: np.random.Generator, optimizer: Optimizer) -> Iterator[None]:
+    """Leave generator and learning rate as they were, if putting the run together fails."""
+    state, rate = rng.bit_generator.state, optimizer.lr
+    try:
+        yield
+    except BaseException:
+        rng.bit_generator.state, optimizer.lr = state, rate
+        raise
 
 
 def _data(
@@ -223,29 +244,11 @@ def _data(
             raise TypeError(f"fit: y is None, so x must be an iterable of batches (x, y), got {describe(x)}")
         return Streamed(x), judge
 
-    x, y = as_data(x, "fit: x"), as_data(y, "fit: y")
-    if len(x) != len(y):
-        raise ValueError(f"fit: expected as many examples in x as in y, got {len(x)} and {len(y)}")
-    if not len(x):
-        raise ValueError("fit: there are no examples: x and y have length 0")
-    shape = (1, *x.shape[1:-1], model.output_width(x.shape[-1])) if x.ndim > 1 else (1,)
-    check_features(f"fit: x: {model[0].label}", x.shape, model.in_features)
-    probe = loss.as_targets(y[:1], shape, model.dtype, "fit: y")
-    check_targets(loss, y, "fit: y")
-    if weight is not None and np.ndim(weight):
-        weight = as_data(weight, "fit: sample_weight")
-        if len(weight) != len(x):
-            raise ValueError(
-                f"fit: sample_weight: expected a number, or an entry for each of the {len(x)} examples, got shape "
-                f"{weight.shape}"
-            )
-    rows = None
+    examples, rows = as_examples(model, loss, x, y, weight, "fit:"), None
     if fraction:
-        rows, kept = split(len(x), float(validation), rng)
-        judge = Validation(model, loss, x, y, weight, kept, metrics)
-    return as_batches(
-        x, y, weight, rows=rows, batch_size=batch_size, shuffle=shuffle, types=(model.dtype, probe.dtype)
-    ), judge
+        rows, kept = split(len(examples.x), float(validation), rng)
+        judge = Validation(model, loss, examples, kept, metrics)
+    return as_batches(examples, rows, batch_size, shuffle), judge
 
 
 def _as_callbacks(callbacks: Any) -> list[Callable[[Epoch], object]]:
@@ -275,6 +278,8 @@ def _saved(checkpoint: Checkpoint | None, resume: bool) -> tuple[dict[str, Array
         if resume:
             raise ValueError("fit: resume: there is nothing to go on from; pass checkpoint= too")
         return None
+    if not checkpoint.path.parent.is_dir():
+        raise FileNotFoundError(f"fit: checkpoint: there is no directory {checkpoint.path.parent}; make it first")
     if not checkpoint.path.exists():
         return None
     if not resume:

@@ -11,9 +11,9 @@ import numpy as np
 
 from matbackprop.clipping import clip_norm
 from matbackprop.loss import Loss
-from matbackprop.optimizers import Optimizer
+from matbackprop.optimizer import Optimizer
 from matbackprop.penalties import Penalty
-from matbackprop.schedules import Schedule
+from matbackprop.schedule import Schedule
 from matbackprop.sequential import Sequential
 from matbackprop.training.batches import Batch, Batches
 from matbackprop.training.checkpoint import Checkpoint, generator_state, generators, restore_generator
@@ -101,7 +101,8 @@ class Run:
             self.optimizer.lr = self.schedule.step(entries[self.monitor])
         reason = self._judge(number, entries[self.monitor])
         for callback in self.callbacks:
-            if callback(Epoch(number, entries, self.model, self.optimizer, self.history)) is True:
+            answer = callback(Epoch(number, entries, self.model, self.optimizer, self.history))
+            if isinstance(answer, (bool, np.bool_)) and answer:
                 reason = reason or f"a callback, {getattr(callback, '__name__', repr(callback))}, asked to stop"
         return reason
 
@@ -129,7 +130,7 @@ class Run:
             total += value * count
             rows += count
             display.step()
-            if interrupt.pressed:
+            if interrupt.pressed and step + 1 != self.batches.steps:
                 of = "" if self.batches.steps is None else f" of its {self.batches.steps}"
                 return f"interrupted in epoch {self.number + 1}, after {step + 1}{of} steps"
         if step < 0:
@@ -160,8 +161,10 @@ class Run:
         advice = [f"a smaller learning rate (it is {self.optimizer.lr:g})"]
         if self.clip is None:
             advice.append("clip_norm=1.0")
-        if not largest < 100:
+        if largest >= 100:
             advice.append(f"inputs with mean 0 and variance 1 (the largest here is {largest:.3g})")
+        if not math.isfinite(largest):
+            advice = ["leaving out such rows, or filling in the numbers"]
         self.parameters[...] = self.good
         self.optimizer.reset()
         self.history.stopped = f"{what} in epoch {self.number + 1}, step {step + 1}"
@@ -202,16 +205,16 @@ class Run:
 
     def restore(self, tensors: dict[str, Array], state: dict[str, Any]) -> None:
         """Go back to where `save` was."""
+        for rng, saved in zip((self.rng, *generators(self.model)), state["generators"], strict=True):
+            restore_generator(rng, saved)
+        self.optimizer.load_state_dict({**state["optimizer"], **_below("optimizer", tensors)})
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
         self.parameters[...] = self.good[...] = tensors["parameters"]
         self.best[...] = tensors["best"]
         self.history = History.of({name: tensors[f"history.{name}"] for name in state["columns"]})
         self.best_epoch = state["best_epoch"]
         self.best_value = float(self.history[self.monitor][self.best_epoch]) if self.best_epoch >= 0 else math.nan
-        self.optimizer.load_state_dict({**state["optimizer"], **_below("optimizer", tensors)})
-        if self.schedule is not None:
-            self.schedule.load_state_dict(state["schedule"])
-        for rng, saved in zip((self.rng, *generators(self.model)), state["generators"], strict=True):
-            restore_generator(rng, saved)
 
 
 def _below(prefix: str, tensors: dict[str, Array]) -> dict[str, Array]:

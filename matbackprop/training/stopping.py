@@ -44,7 +44,8 @@ class EarlyStopping(Configured):
     mode : {"min", "max"}, keyword-only, default "min"
         Whether less is better, or more (for an accuracy).
     restore_best : bool, keyword-only, default True
-        Whether the model ends with the parameters of its best epoch, however the run ended.
+        Whether the model ends with the parameters of its best epoch, by whatever the run was ended, Ctrl-C too; only
+        where an error is raised, `Diverged` for one, it does not.
 
     Raises
     ------

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matbackprop.loss import Loss
-from matbackprop.training.batches import as_data
-from matbackprop.validation import Array, check_finite, describe
+from matbackprop.training.examples import Examples, as_examples
+from matbackprop.validation import Array, describe
 
 if TYPE_CHECKING:
     from matbackprop.sequential import Sequential
 
-__all__ = ["Metric", "Validation", "accuracy", "check_metrics", "check_targets", "split"]
+__all__ = ["Metric", "Validation", "accuracy", "check_metrics", "split"]
 
 Metric = Callable[[Array, Array], float]
 
@@ -114,15 +114,6 @@ def split(count: int, fraction: float, rng: np.random.Generator) -> tuple[Array,
     return np.sort(order[kept:]), np.sort(order[:kept])
 
 
-def check_targets(loss: Loss, y: Array, name: str) -> None:
-    """Raise a ValueError if a target is not finite, or outside the loss's domain."""
-    check_finite(name, y)
-    try:
-        loss.check_values(None, y)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
-
-
 class Validation:
     """The data that a model is judged on.
 
@@ -130,23 +121,16 @@ class Validation:
     ----------
     model : Sequential
     loss : Loss
-    x, y : numpy.ndarray
-    weight : numpy.ndarray, float or None
+    examples : Examples
     rows : numpy.ndarray of int or None
         Which of them; None for all.
     metrics : dict of str to callable
     """
 
     def __init__(
-        self,
-        model: Sequential,
-        loss: Loss,
-        x: Array,
-        y: Array,
-        weight: Array | float | None,
-        rows: Array | None,
-        metrics: Mapping[str, Metric],
+        self, model: Sequential, loss: Loss, examples: Examples, rows: Array | None, metrics: Mapping[str, Metric]
     ) -> None:
+        x, y, weight, _ = examples
         self.model, self.loss, self.metrics = model, copy.copy(loss), metrics
         self.x, self.rows = x, rows
         self.count = len(x) if rows is None else len(rows)
@@ -160,22 +144,15 @@ class Validation:
         Raises
         ------
         TypeError, ValueError
-            If it is something else, or the lengths differ.
+            If it is something else, or does not fit the model and the loss.
         """
         if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
             raise TypeError(
                 "fit: validation: expected None, a fraction such as 0.2, (x, y) or (x, y, sample_weight), got "
                 f"{describe(data)}"
             )
-        x, y = as_data(data[0], "fit: validation x"), as_data(data[1], "fit: validation y")
-        if len(x) != len(y) or not len(x):
-            raise ValueError(
-                f"fit: validation: expected as many examples in x as in y, at least one, got {len(x)} and {len(y)}"
-            )
-        check_targets(loss, y, "fit: validation y")
         weight = data[2] if len(data) == 3 else None
-        weight = weight if weight is None or np.ndim(weight) == 0 else as_data(weight, "fit: validation sample_weight")
-        return cls(model, loss, x, y, weight, None, metrics)
+        return cls(model, loss, as_examples(model, loss, data[0], data[1], weight, "fit: validation"), None, metrics)
 
     def measure(self, workers: int | None) -> dict[str, float]:
         """Return ``validation_loss`` and the metrics by name."""

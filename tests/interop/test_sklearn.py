@@ -321,9 +321,10 @@ def test_classes_unseen_at_partial_fit_are_refused(calls, match) -> None:
         assert_array_equal(net.model_.parameters, before)
 
 
-def test_ctrl_c_ends_more_than_the_fit() -> None:
+@pytest.mark.parametrize("epochs", [50, 5])
+def test_ctrl_c_ends_more_than_the_fit(epochs) -> None:
     x, y = numbers()
-    net = MLPRegressor(4, solver=Interrupting(0.1), max_iter=50, random_state=0)
+    net = MLPRegressor(4, solver=Interrupting(0.1), max_iter=epochs, batch_size=len(x), random_state=0)
     with pytest.raises(KeyboardInterrupt):
         net.fit(x, y)
     assert net.predict(x).shape == y.shape
@@ -361,9 +362,15 @@ def test_lbfgs_says_when_it_has_not_converged() -> None:
         ({"loss": mb.MSE}, TypeError, r"make one with MSE\(\)"),
         ({"batch_size": 0}, ValueError, "batch_size"),
         ({"max_iter": 0}, ValueError, "max_iter"),
-        ({"learning_rate_init": np.nan}, ValueError, "lr"),
-        ({"alpha": -1.0}, ValueError, "strength"),
-        ({"early_stopping": True, "validation_fraction": 1.5}, ValueError, "validation"),
+        ({"learning_rate_init": np.nan}, ValueError, "learning_rate_init: expected a finite number"),
+        ({"alpha": -1.0}, ValueError, "alpha: expected a finite number of at least 0, got float -1.0"),
+        ({"alpha": "small"}, TypeError, "alpha"),
+        ({"tol": -1}, ValueError, "tol"),
+        ({"n_iter_no_change": 2.5}, TypeError, "n_iter_no_change"),
+        ({"n_iter_no_change": "ten"}, TypeError, "n_iter_no_change"),
+        ({"early_stopping": "no"}, TypeError, "early_stopping: expected True or False"),
+        ({"warm_start": 1}, TypeError, "warm_start: expected True or False"),
+        ({"early_stopping": True, "validation_fraction": 1.5}, ValueError, "validation_fraction"),
         ({"early_stopping": True, "validation_fraction": 1e-9}, ValueError, "validation"),
         ({"early_stopping": True, "solver": "lbfgs"}, ValueError, "early_stopping"),
         ({"workers": -1}, ValueError, "workers"),

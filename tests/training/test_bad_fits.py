@@ -70,6 +70,10 @@ def one(**changes):
         ({"validation": (X, Y[:3])}, ValueError, "as many examples in x as in y"),
         ({"validation": (X[:0], Y[:0])}, ValueError, "at least one"),
         ({"validation": (X, Y + 1)}, ValueError, "validation y"),
+        ({"validation": (X[:, :1], Y)}, ValueError, "fit: validation x: layer 0, Linear(2, 1): expected inputs of 2"),
+        ({"validation": (X, np.hstack([Y, Y]))}, ValueError, "fit: validation y must have the shape"),
+        ({"validation": (X, Y, np.ones(20))}, ValueError, "fit: validation sample_weight"),
+        ({"y": None, "x": [(X[:0], Y[:0]), (X, Y)]}, ValueError, "batch 0 of the iterable has no rows"),
         ({"metrics": {"a": mb.accuracy}}, ValueError, "are measured on validation data"),
         ({"metrics": {"loss": mb.accuracy}, "validation": 0.2}, ValueError, "'loss' is a column of the history"),
         ({"metrics": {"a": 3}, "validation": 0.2}, TypeError, "expected functions by name"),
@@ -84,7 +88,9 @@ def one(**changes):
         ({"clip_norm": 0}, ValueError, "clip_norm: expected a positive number"),
         ({"clip_norm": "1"}, TypeError, "clip_norm: expected a positive number"),
         ({"penalty": 0.1}, TypeError, "penalty: expected an L1 or L2, got float 0.1"),
-        ({"checkpoint": 3}, TypeError, "Checkpoint: path: expected a file name, got int 3"),
+        ({"checkpoint": 3}, TypeError, "Checkpoint: path: expected a path as str or os.PathLike, got int 3"),
+        ({"checkpoint": "run.ckpt"}, ValueError, "expected a name that ends in .safetensors or .npz, got '.ckpt'"),
+        ({"checkpoint": "nowhere/run.npz"}, FileNotFoundError, "there is no directory nowhere"),
         ({"resume": True}, ValueError, "nothing to go on from"),
         ({"resume": 1}, TypeError, "resume: expected True or False"),
         ({"progress": "yes"}, TypeError, "progress: expected True or False"),
@@ -124,3 +130,34 @@ def test_a_metric_that_is_no_number():
 def test_bad_rules_of_early_stopping(arguments, error, words):
     with pytest.raises(error, match=words):
         mb.EarlyStopping(**arguments)
+
+
+def test_a_class_that_there_is_not_is_found_before_the_first_step():
+    model = mb.Sequential(mb.Linear(2, 3), rng=0)
+    for y in ([0] * 19 + [3], np.arange(20, dtype=np.uint8)):
+        with pytest.raises(ValueError, match=r"fit: y: expected classes 0...2, got 3 at"):
+            one(model=model, loss=mb.CrossEntropy(), y=y)
+
+
+def test_weights_of_rows_are_never_taken_for_those_of_outputs():
+    """In a batch of as many rows as there are outputs, (B,) broadcasts to (B, out)."""
+    model = mb.Sequential(mb.Linear(2, 4), rng=0)
+    y = np.ones((20, 4))
+    for change in ({"sample_weight": np.ones(20)}, {"validation": (X[:4], y[:4], np.ones(4))}):
+        with pytest.raises(ValueError, match=r"sample_weight\[:, None\]"):
+            one(model=model, loss=mb.MSE(), y=y, batch_size=4, **change)
+
+
+def test_generator_and_rate_are_left_alone_too(tmp_path):
+    rng, optimizer = np.random.default_rng(5), mb.SGD(0.1)
+    state = rng.bit_generator.state
+    with pytest.raises(ValueError, match="batch_size is 15"):  # after the rows for validation were drawn
+        one(rng=rng, optimizer=optimizer, validation=0.5, batch_size=15)
+    assert rng.bit_generator.state == state
+
+    checkpoint = {"checkpoint": tmp_path / "run.npz", "schedule": mb.StepLR(1)}
+    mb.fit(mb.Sequential(mb.Linear(2, 1), rng=0), X, Y, mb.MSE(), mb.SGD(0.1), epochs=1, progress=False, **checkpoint)
+    with pytest.raises(ValueError, match="of a run with other settings"):
+        one(rng=rng, optimizer=optimizer, resume=True, checkpoint=checkpoint["checkpoint"], schedule=mb.WarmUp(3))
+    assert rng.bit_generator.state == state
+    assert optimizer.lr == 0.1

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import matbackprop as mb
+from matbackprop.files import read_tensors, write_tensors
 
 RNG = np.random.default_rng(5)
 X = RNG.uniform(-1, 1, (60, 3))
@@ -209,3 +210,11 @@ def test_killed_runs_go_on(tmp_path):
     run(resumed, 150, optimizer=mb.Adam(0.01), checkpoint=path, resume=True)
     assert np.array_equal(whole.parameters, resumed.parameters)
     assert kills
+
+
+def test_a_checkpoint_of_another_version_is_refused(path):
+    run(network(), 1, optimizer=mb.Adam(), checkpoint=path)
+    tensors, state = read_tensors(path)
+    write_tensors(path, tensors, {**state, "version": 2})
+    with pytest.raises(ValueError, match="in version 2 of the format; this one reads 1"):
+        run(network(), 2, optimizer=mb.Adam(), checkpoint=path, resume=True)

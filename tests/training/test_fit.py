@@ -119,6 +119,16 @@ def test_data_of_other_types_are_converted_batch_by_batch(tmp_path):
     assert all(np.array_equal(model.parameters, models[0].parameters) for model in models)
 
 
+def test_classes_may_be_integers_of_any_kind(torch):
+    pandas = pytest.importorskip("pandas")
+    classes = RNG.integers(0, 2, 50)
+    models = []
+    for y in (classes, classes.tolist(), classes.astype(np.uint8), pandas.Series(classes), torch.from_numpy(classes)):
+        models.append(mb.Sequential(mb.Linear(3, 2), rng=0))
+        mb.fit(models[-1], X, y, mb.CrossEntropy(), mb.SGD(0.1), epochs=2, **QUIET)
+    assert all(np.array_equal(model.parameters, models[0].parameters) for model in models)
+
+
 def test_an_iterable_of_batches_does_as_the_arrays():
     model, plain = network(), network()
     batches = [(X[i : i + 16].tolist(), Y[i : i + 16]) for i in range(0, 50, 16)]
@@ -211,12 +221,13 @@ def test_rules_of_early_stopping(rule, values, epochs, best):
     assert (history.epochs, history.best_epoch) == (epochs, best)
 
 
-def test_a_callback_sees_the_epoch_and_can_stop():
+@pytest.mark.parametrize("kind", [bool, np.bool_])
+def test_a_callback_sees_the_epoch_and_can_stop(kind):
     seen = []
 
     def watch(epoch: mb.Epoch) -> bool:
         seen.append((epoch.number, epoch.entries["loss"], epoch.history.epochs))
-        return epoch.number == 2
+        return kind(epoch.number == 2)
 
     history = mb.fit(network(), X, Y, mb.MSE(), mb.Adam(), epochs=9, callbacks=[watch], **QUIET)
     assert seen == [(i, history["loss"][i], i + 1) for i in range(3)]
@@ -303,19 +314,23 @@ def test_workers_are_passed_on(workers):
     assert np.array_equal(model.parameters, plain.parameters)
 
 
-def test_steps_do_not_copy_the_data(tmp_path):
-    """A memory map of 32 MiB, trained on with a peak of a few batches."""
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("kind", ["as it is", "some columns", "by columns", "big-endian"])
+def test_steps_do_not_copy_the_data(tmp_path, kind, shuffle):
+    """A memory map of 16 MiB, trained on with a peak of a few batches."""
     import tracemalloc
 
-    big = np.memmap(tmp_path / "x", np.float64, "w+", shape=(1 << 19, 8))
-    y = np.zeros((1 << 19, 1))
-    model = mb.Sequential(mb.Linear(8, 1), rng=0)
-    mb.fit(model, big[:1024], y[:1024], mb.MSE(), mb.SGD(0.1), epochs=1, batch_size=512, **QUIET)
+    order, dtype = ("F" if kind == "by columns" else "C"), (">f8" if kind == "big-endian" else "<f8")
+    big = np.memmap(tmp_path / "x", dtype, "w+", shape=(1 << 13, 256), order=order)
+    big = big[:, 1:] if kind == "some columns" else big
+    y = np.zeros((len(big), 1))
+    model = mb.Sequential(mb.Linear(big.shape[1], 1), rng=0)
+    mb.fit(model, big[:1024], y[:1024], mb.MSE(), mb.SGD(0.1), epochs=1, **QUIET)
     tracemalloc.start()
-    mb.fit(model, big, y, mb.MSE(), mb.SGD(0.1), epochs=1, batch_size=512, shuffle=False, **QUIET)
+    mb.fit(model, big, y, mb.MSE(), mb.SGD(0.1), epochs=1, shuffle=shuffle, **QUIET)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2 << 20
+    assert peak < 1 << 20
 
 
 def test_all_options_together_in_every_type():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import matbackprop as mb
+from matbackprop.files import read_tensors
 
 X = np.linspace(-1, 1, 40).reshape(20, 2)
 Y = X.sum(axis=1, keepdims=True)
@@ -80,6 +81,8 @@ def test_inputs_that_are_not_finite():
     with pytest.raises(mb.Diverged, match="x has NaN in this batch") as caught:
         mb.fit(network(), x, Y, mb.MSE(), mb.Adam(), epochs=5, shuffle=False, **QUIET)
     assert (caught.value.epoch, caught.value.step, caught.value.layer) == (0, 1, None)
+    assert "Try leaving out such rows" in str(caught.value)
+    assert "learning rate" not in str(caught.value)
 
 
 def test_inputs_of_large_scale_are_mentioned():
@@ -123,6 +126,29 @@ def test_a_second_ctrl_c_does_not_wait():
     with pytest.raises(KeyboardInterrupt):
         mb.fit(network(), X, Y, mb.MSE(), mb.Adam(), epochs=3, callbacks=[press], **QUIET)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("epochs", [2, 9])
+def test_ctrl_c_between_epochs_keeps_the_epoch_that_is_done(tmp_path, epochs):
+    calls = []
+
+    def press(y_pred, y_true):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return 0.0
+
+    model, path = network(), tmp_path / "run.npz"
+    history = mb.fit(
+        model, X, Y, mb.MSE(), mb.Adam(), epochs=epochs, validation=(X, Y), metrics={"m": press},
+        checkpoint=mb.Checkpoint(path, every=5), **QUIET,
+    )  # fmt: skip
+    assert history.interrupted
+    assert history.stopped == ("all 2 epochs done" if epochs == 2 else "interrupted after epoch 2")
+    tensors, state = read_tensors(path)
+    assert np.array_equal(tensors["parameters"], model.parameters)
+    assert len(tensors["history.loss"]) == history.epochs == 2
+    assert state["finished"] is None  # so that it can go on
 
 
 def test_ctrl_c_goes_back_to_the_best_if_that_was_asked_for():

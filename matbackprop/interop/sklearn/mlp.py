@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from math import inf
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -18,9 +19,11 @@ from matbackprop.interop.scipy import objective
 from matbackprop.layer import Layer
 from matbackprop.layers import Linear, ReLU, Sigmoid, Tanh
 from matbackprop.loss import Loss, check_loss
-from matbackprop.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from matbackprop.optimizer import Optimizer
+from matbackprop.optimizers import SGD, Adam, AdamW, RMSprop
 from matbackprop.penalties import L2
 from matbackprop.sequential import Sequential
+from matbackprop.settings import Check, flag, real
 from matbackprop.training import EarlyStopping, History, fit
 from matbackprop.validation import Array, as_array, as_size, check_finite, describe
 
@@ -42,6 +45,23 @@ SOLVERS: dict[str, Callable[[float], Optimizer]] = {
     "sgd": lambda lr: SGD(lr, momentum=0.9, nesterov=True),
 }
 
+
+def _as_patience(value: object, name: str) -> float:
+    """Return a number of epochs, which may be infinite, as scikit-learn has it."""
+    return inf if isinstance(value, float) and value == inf else as_size(value, name)
+
+
+#: The settings that are numbers and flags.
+CHECKS: dict[str, Check] = {
+    "alpha": real(),
+    "learning_rate_init": real(),
+    "max_iter": as_size,
+    "tol": real(),
+    "n_iter_no_change": _as_patience,
+    "early_stopping": flag,
+    "validation_fraction": real(0, 1, "()"),
+    "warm_start": flag,
+}
 
 #: L-BFGS-B ends where the loss falls by less than this, relatively: where only rounding is left.
 FTOL = 64 * float(np.finfo(np.float64).eps)
@@ -171,12 +191,13 @@ class MLP(BaseEstimator):  # type: ignore[misc]
         self.model_, self.n_outputs_ = model, model.output_width(self.n_features_in_)
         self.loss_curve_ = [*self.loss_curve_, *curve] if again else curve
         self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else float("nan")
-        if self.history_ is not None and self.history_.stopped.startswith("interrupted"):
+        if self.history_ is not None and self.history_.interrupted:
             raise KeyboardInterrupt  # a search is to end with it, too; what was learnt is in model_
         return self
 
     def _prepare(self, X: Any, y: Any, sample_weight: Any, classes: Any, again: bool, *, partial: bool) -> Examples:
         """Return the data, checked, with weights whose mean is 1, but for `partial`: no call then has all rows."""
+        self._check_settings()
         kinds = {"multi_output": True, "y_numeric": is_regressor(self)}
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), order="C", reset=not again, **kinds)
         targets, outputs = self._as_targets(y, classes, again)
@@ -200,6 +221,11 @@ class MLP(BaseEstimator):  # type: ignore[misc]
             raise ValueError("sample_weight: all weights are zero")
         each = 1.0 if partial else mean
         return Examples(X, targets, outputs, (weight / each).astype(X.dtype)[:, None], each)
+
+    def _check_settings(self) -> None:
+        """Check the numbers and flags under the names that the user gave them; the rest is checked where it is used."""
+        for name, check in CHECKS.items():
+            check(getattr(self, name), name)
 
     def _generator(self) -> np.random.Generator:
         """Return the generator that `random_state` stands for: weights and order come from it."""
@@ -260,11 +286,11 @@ class MLP(BaseEstimator):  # type: ignore[misc]
         self, model: Sequential, examples: Examples, optimizer: Optimizer, rng: np.random.Generator, *, partial: bool
     ) -> list[float]:
         """Run `matbackprop.fit`, for one epoch if `partial`, and return the loss of each epoch."""
-        count, epochs = len(examples.x), 1 if partial else as_size(self.max_iter, "max_iter")
+        count, epochs = len(examples.x), 1 if partial else self.max_iter
         stopping, validation = None, None
         if not partial:
-            patience = as_size(int(min(self.n_iter_no_change, epochs)), "n_iter_no_change")
-            stopping = EarlyStopping(patience, min_delta=self.tol, restore_best=bool(self.early_stopping))
+            patience = int(min(self.n_iter_no_change, epochs))
+            stopping = EarlyStopping(patience, min_delta=self.tol, restore_best=self.early_stopping)
             if self.early_stopping:
                 validation = self.validation_fraction
                 count = max(1, count - round(count * validation))
@@ -308,7 +334,7 @@ class MLP(BaseEstimator):  # type: ignore[misc]
         def note(intermediate_result: Any) -> None:
             curve.append(float(intermediate_result.fun))
 
-        options = {"maxiter": as_size(self.max_iter, "max_iter"), "maxfun": 1 << 30, "gtol": self.tol, "ftol": FTOL}
+        options = {"maxiter": self.max_iter, "maxfun": 1 << 30, "gtol": self.tol, "ftol": FTOL}
         result = minimize(f, f.x0, jac=True, method="L-BFGS-B", callback=note, options=options)
         model.parameters, self.history_ = result.x, None
         if not result.success:
