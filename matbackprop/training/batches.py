@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
+from math import prod
 from typing import Any, NamedTuple, Protocol
+from zlib import crc32
 
 import numpy as np
 
@@ -11,6 +13,10 @@ from matbackprop.training.examples import Examples
 from matbackprop.validation import Array, as_size, describe
 
 __all__ = ["Batch", "Batches", "Rows", "Streamed", "as_batches"]
+
+
+#: Rows that are looked through at a time.
+ROWS = 8192
 
 
 class Batch(NamedTuple):
@@ -30,6 +36,9 @@ class Batches(Protocol):
 
     def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
+
+    def first_bad_row(self) -> int | None:
+        """Return the first row of x that is not finite, if there is one and it can be told."""
 
     def settings(self) -> dict[str, Any]:
         """Return what a resumed run must agree on."""
@@ -73,9 +82,19 @@ class Rows:
             weight = self.weight.rows(where) if isinstance(self.weight, _Gathered) else self.weight
             yield Batch(self.x.rows(where), self.y.rows(where), weight)
 
+    def first_bad_row(self) -> int | None:
+        """Return the first row of x that is not finite, if there is one."""
+        x = self.x.array
+        for start in range(0, len(x), ROWS):
+            good = np.isfinite(x[start : start + ROWS].reshape(-1, prod(x.shape[1:]))).all(axis=1)
+            if not good.all():
+                return start + int(good.argmin())
+        return None
+
     def settings(self) -> dict[str, Any]:
-        """Return what a resumed run must agree on."""
-        return {"rows": self.count, "batch_size": self.batch_size, "shuffle": self.shuffle}
+        """Return what a resumed run must agree on; of the data, enough to notice that they are others."""
+        data = [part.mark() if isinstance(part, _Gathered) else part for part in (self.x, self.y, self.weight)]
+        return {"rows": self.count, "batch_size": self.batch_size, "shuffle": self.shuffle, "data": data}
 
 
 class _Gathered:
@@ -86,6 +105,11 @@ class _Gathered:
         self.buffer = np.empty((size, *array.shape[1:]), dtype)
         self.raw = self.buffer if array.dtype == dtype else np.empty_like(self.buffer, array.dtype)
         self.whole = array.flags.c_contiguous and array.flags.aligned
+
+    def mark(self) -> str:
+        """Return shape, type and a checksum of the first and the last row."""
+        ends = crc32(self.array[[0, -1]].tobytes())
+        return f"{self.name} of shape {self.array.shape}, {self.array.dtype}, {ends:08x}"
 
     def rows(self, where: slice | Array) -> Array:
         """Return those rows."""
@@ -130,6 +154,8 @@ class Streamed:
     def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
         batches = self.source() if callable(self.source) else self.source
+        if not isinstance(batches, Iterable):
+            raise TypeError(f"fit: x: the function is to return an iterable of batches (x, y), got {describe(batches)}")
         if self.begun and isinstance(batches, Iterator) and batches is self.source:
             raise ValueError(
                 "fit: x is an iterator, which ends after one epoch; pass a list, an object with __iter__, or a "
@@ -144,6 +170,10 @@ class Streamed:
             if np.shape(batch[0])[:1] == (0,):
                 raise ValueError(f"fit: batch {index} of the iterable has no rows; leave it out")
             yield Batch(*batch)
+
+    def first_bad_row(self) -> int | None:
+        """Return None: an iterable may not give the same again."""
+        return None
 
     def settings(self) -> dict[str, Any]:
         """Return what a resumed run must agree on: nothing, the iterable's affairs are its own."""

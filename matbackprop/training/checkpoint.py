@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from matbackprop.validation import Array, as_size
 if TYPE_CHECKING:
     from matbackprop.sequential import Sequential
 
-__all__ = ["Checkpoint", "check_same", "generator_state", "generators", "restore_generator"]
+__all__ = ["Checkpoint", "check_same", "generator_state", "generators", "identity", "restore_generator"]
 
 KIND, VERSION = "matbackprop training run", 1
 
@@ -56,14 +57,56 @@ class Checkpoint(Configured):
     path: Path = Setting(_as_path)  # type: ignore[assignment]
     every: int = Setting(as_size)  # type: ignore[assignment]
 
+    _known: tuple[int, int] | None = None
+
     def __init__(self, path: str | os.PathLike[str], *, every: int = 1) -> None:
         self.path, self.every = path, every  # type: ignore[assignment]
 
+    def open(self, resume: bool) -> tuple[dict[str, Array], dict[str, Any]] | None:
+        """Return what the file holds, or None where there is none yet.
+
+        Raises
+        ------
+        FileNotFoundError
+            If its directory is not there.
+        FileExistsError
+            If it is there, and not to be gone on from.
+        """
+        self._known = None
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(f"fit: checkpoint: there is no directory {self.path.parent}; make it first")
+        if not self.path.exists():
+            return None
+        if not resume:
+            raise FileExistsError(
+                f"fit: checkpoint: {self.path} is there already; pass resume=True to go on from it, or delete it"
+            )
+        return self.read()
+
     def write(self, tensors: Mapping[str, Array], state: Mapping[str, Any]) -> None:
-        """Replace the file."""
+        """Replace the file.
+
+        Raises
+        ------
+        FileExistsError
+            If it is not the one that this object has read or written last: another run has written to it.
+        """
         from matbackprop.files import write_tensors
 
+        if self._mark() != self._known:
+            raise FileExistsError(
+                f"fit: checkpoint: another run has written to {self.path} since this one has; give each run a file"
+            )
         write_tensors(self.path, dict(tensors), {"kind": KIND, "version": VERSION, **state})
+        self._known = self._mark()
+
+    def _mark(self) -> tuple[int, int] | None:
+        """Return what tells the file from the ones before and after it, or None where there is none."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
     def read(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Return what was written.
@@ -75,6 +118,7 @@ class Checkpoint(Configured):
         """
         from matbackprop.files import read_tensors
 
+        self._known = self._mark()
         tensors, state = read_tensors(self.path)
         if state.get("kind") != KIND:
             raise ValueError(f"{self.path}: expected the checkpoint of a training run; for a model use mb.load")
@@ -94,10 +138,41 @@ def check_same(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> 
         raise ValueError(f"fit: resume: {path} is of a run with other settings: {listed}")
 
 
+def identity(part: object) -> str:
+    """Return a part of a run as text that is the same in the next process: its repr, and a user's plain attributes.
+
+    Examples
+    --------
+    >>> import matbackprop as mb
+    >>> from matbackprop.training.checkpoint import identity
+    >>> class Pin(mb.Loss):
+    ...     def __init__(self, to):
+    ...         self.to = to
+    >>> identity(Pin(0.5))
+    'Pin() to=0.5'
+    """
+    text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(part))
+    if type(part).__module__.startswith("matbackprop."):
+        return text  # which has all settings
+    attributes = getattr(part, "__dict__", {}).items()
+    plain = [f"{k}={v!r}" for k, v in attributes if k[0] != "_" and isinstance(v, (bool, int, float, str))]
+    return " ".join([text, *plain])
+
+
 def generators(model: Sequential) -> Iterator[np.random.Generator]:
-    """Yield the generators that layers have of their own, in order."""
+    """Yield the generators that layers have of their own, as attributes or in lists and the like, in order."""
+
+    def within(value: object) -> Iterator[np.random.Generator]:
+        if isinstance(value, np.random.Generator):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            for part in value:
+                yield from within(part)
+        elif isinstance(value, dict):
+            yield from within(list(value.values()))
+
     for _, layer in model.walk():
-        yield from (value for value in vars(layer).values() if isinstance(value, np.random.Generator))
+        yield from within(list(vars(layer).values()))
 
 
 def generator_state(rng: np.random.Generator) -> dict[str, Any]:

@@ -35,9 +35,18 @@ def as_examples(model: Sequential, loss: Loss, x: Any, y: Any, weight: Any, name
         raise ValueError(f"{name} x: expected as many examples in x as in y, got {len(x)} and {len(y)}")
     if not len(x):
         raise ValueError(f"{name} x: there are no examples, expected at least one")
+    if x.ndim < 2:
+        raise ValueError(
+            f"{name} x: expected one example a row, shape (N, features), got shape {x.shape}; one example alone is "
+            "x[None], a column of examples x[:, None]"
+        )
     check_features(f"{name} x: {model[0].label}", x.shape, model.in_features)
     shape = (*x.shape[:-1], model.output_width(x.shape[-1]))
-    first = loss.as_targets(y[:1], (1, *shape[1:]), model.dtype, f"{name} y")
+    try:
+        first = loss.as_targets(y[:1], (1, *shape[1:]), model.dtype, f"{name} y")
+    except (TypeError, ValueError):
+        loss.as_targets(y, shape, model.dtype, f"{name} y")  # the same complaint, about all rows
+        raise
     check_finite(f"{name} y", y)
     values = loss.as_targets(y, shape, model.dtype, f"{name} y") if y.ndim < len(shape) else y  # small: classes
     try:

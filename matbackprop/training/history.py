@@ -124,6 +124,11 @@ class History(Mapping[str, Array]):
             ax.legend()
         return ax
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, History) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __repr__(self) -> str:
         parts = [
             f"{name} {values[0]:.4g} → {values[-1]:.4g}"

@@ -24,7 +24,7 @@ from matbackprop.training.progress import progress_display
 from matbackprop.training.run import Epoch, Run
 from matbackprop.training.stopping import EarlyStopping, interruptible
 from matbackprop.training.validation import Metric, Validation, check_metrics, split
-from matbackprop.validation import Array, as_flag, as_rng, as_size, as_tolerance, describe
+from matbackprop.validation import as_flag, as_rng, as_size, as_tolerance, check_finite, describe
 
 __all__ = ["fit"]
 
@@ -87,7 +87,8 @@ def fit(
         As in `Sequential.backprop`, row by row: what has the length of `x` goes with its rows, and one weight a row is
         ``sample_weight[:, None]`` but for `CrossEntropy`.
     schedule : Schedule or callable, keyword-only, optional
-        The learning rate over the epochs; a function of the epoch's number is a factor.
+        The learning rate over the epochs; a function of the epoch's number is a factor. At each epoch's end it is told
+        the validation loss, or without validation the loss.
     clip_norm : float, keyword-only, optional
         The Euclidean norm that a gradient is scaled down to, where it is larger.
     penalty : L1 or L2, keyword-only, optional
@@ -137,6 +138,7 @@ def fit(
         raise TypeError(f"fit: model: expected a Sequential, got {describe(model)}")
     if model.dtype.kind == "c":
         raise TypeError(f"fit: model: expected a real model, got one of {model.dtype}, whose loss has no minimum")
+    check_finite(f"fit: model: the parameters of {model!r}", model.parameters)
     check_loss(loss)
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"fit: optimizer: expected an Optimizer such as mb.Adam(), got {describe(optimizer)}")
@@ -151,11 +153,15 @@ def fit(
     rng = as_rng(rng, "fit: rng")
 
     keeper = checkpoint if checkpoint is None or isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-    saved = _saved(keeper, as_flag(resume, "fit: resume", "pass True to go on from the checkpoint"))
+    resume = as_flag(resume, "fit: resume", "pass True to go on from the checkpoint")
+    if resume and keeper is None:
+        raise ValueError("fit: resume: there is nothing to go on from; pass checkpoint= too")
+    saved = None if keeper is None else keeper.open(resume)
     rate, reason = optimizer.lr, None
     with _undone_by_errors(rng, optimizer):
         if saved is not None:
-            restore_generator(rng, saved[1]["settings"]["rng"])  # it draws the rows that are kept for validation
+            with _named(keeper):
+                restore_generator(rng, saved[1]["settings"]["rng"])  # it draws the rows that are kept for validation
         started = generator_state(rng)
         batches, judge = _data(model, x, y, loss, sample_weight, batch_size, shuffle, validation, metrics, rng)
         rule = _as_rule(early_stopping, judge)
@@ -164,26 +170,14 @@ def fit(
             validation=judge, early_stopping=rule, callbacks=callbacks, schedule=schedule, clip=clip, penalty=penalty,
             rng=rng, workers=workers,
         )  # fmt: skip
-        settings = {
-            "model": repr(model),
-            "loss": _name(loss),
-            "optimizer": _name(optimizer),
-            "schedule": _name(schedule),
-            "penalty": _name(penalty),
-            "clip_norm": clip,
-            "early_stopping": repr(rule),
-            "validation": None if judge is None else judge.count,
-            "metrics": [] if judge is None else list(judge.metrics),
-            "workers": workers,
-            "rng": started,
-            **batches.settings(),
-        }
+        settings = {**run.settings(), "rng": started}
         if keeper is not None and saved is not None:
             check_same(keeper.path, saved[1]["settings"], settings)
         if schedule is not None:
             optimizer.lr = schedule.start(rate)
         if saved is not None:
-            run.restore(*saved)
+            with _named(keeper):
+                run.restore(*saved)
             reason = saved[1]["finished"]
 
     display = progress_display(progress, epochs, run.number, batches.steps)
@@ -214,6 +208,16 @@ def _undone_by_errors(rng: np.random.Generator, optimizer: Optimizer) -> Iterato
     except BaseException:
         rng.bit_generator.state, optimizer.lr = state, rate
         raise
+
+
+@contextmanager
+def _named(checkpoint: Checkpoint | None) -> Iterator[None]:
+    """Say of an error in what a checkpoint holds that it is the file's, whatever it was."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        path = None if checkpoint is None else checkpoint.path
+        raise ValueError(f"fit: resume: {path}: is damaged, or not of this run: {error}") from error
 
 
 def _data(
@@ -270,26 +274,3 @@ def _as_rule(rule: EarlyStopping | int | None, judge: Validation | None) -> Earl
         hint = "" if judge is not None else "; pass validation=0.2, or (x, y)"
         raise ValueError(f"fit: early_stopping: expected to monitor one of {columns}, got {rule.monitor!r}{hint}")
     return rule
-
-
-def _saved(checkpoint: Checkpoint | None, resume: bool) -> tuple[dict[str, Array], dict[str, Any]] | None:
-    """Return what the checkpoint's file holds, if there is one to go on from."""
-    if checkpoint is None:
-        if resume:
-            raise ValueError("fit: resume: there is nothing to go on from; pass checkpoint= too")
-        return None
-    if not checkpoint.path.parent.is_dir():
-        raise FileNotFoundError(f"fit: checkpoint: there is no directory {checkpoint.path.parent}; make it first")
-    if not checkpoint.path.exists():
-        return None
-    if not resume:
-        raise FileExistsError(
-            f"fit: checkpoint: {checkpoint.path} is there already; pass resume=True to go on from it, or delete it"
-        )
-    return checkpoint.read()
-
-
-def _name(part: object) -> str:
-    """Return the repr of a part, or its type's name where the repr holds an address."""
-    text = repr(part)
-    return f"{type(part).__module__}.{type(part).__qualname__}" if " at 0x" in text else text

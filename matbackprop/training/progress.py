@@ -58,7 +58,10 @@ class Bar(Progress):
         form = FORM if steps is not None else None
         self.bar = tqdm(total=total, initial=initial, unit="step", dynamic_ncols=True, bar_format=form)
         self._describe(done + 1)
-        self.step = self.bar.update  # type: ignore[method-assign]
+
+    def step(self) -> None:
+        """Move the bar."""
+        self.bar.update()
 
     def epoch(self, number: int, entries: dict[str, float]) -> None:
         """Write the numbers behind the bar."""
@@ -88,9 +91,9 @@ def progress_display(wanted: bool, epochs: int, done: int, steps: int | None) ->
     steps : int or None
         How many an epoch has, if that is known.
     """
-    if not wanted:
+    if not wanted or sys.stderr is None:
         return Progress()
-    if _notebook() or (sys.stderr is not None and sys.stderr.isatty()):
+    if _notebook() or sys.stderr.isatty():
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that a notebook lacks a widget, say

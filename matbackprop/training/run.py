@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import operator
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +18,13 @@ from matbackprop.penalties import Penalty
 from matbackprop.schedule import Schedule
 from matbackprop.sequential import Sequential
 from matbackprop.training.batches import Batch, Batches
-from matbackprop.training.checkpoint import Checkpoint, generator_state, generators, restore_generator
+from matbackprop.training.checkpoint import (
+    Checkpoint,
+    generator_state,
+    generators,
+    identity,
+    restore_generator,
+)
 from matbackprop.training.history import History
 from matbackprop.training.progress import Progress
 from matbackprop.training.stopping import Diverged, EarlyStopping, Interrupt, first_bad
@@ -98,12 +106,14 @@ class Run:
         display.epoch(number + 1, {**shown, "seconds": entries["seconds"]})
         self.good[...] = self.parameters
         if self.schedule is not None:
-            self.optimizer.lr = self.schedule.step(entries[self.monitor])
+            self.optimizer.lr = self.schedule.step(entries["loss" if self.validation is None else "validation_loss"])
         reason = self._judge(number, entries[self.monitor])
         for callback in self.callbacks:
             answer = callback(Epoch(number, entries, self.model, self.optimizer, self.history))
             if isinstance(answer, (bool, np.bool_)) and answer:
                 reason = reason or f"a callback, {getattr(callback, '__name__', repr(callback))}, asked to stop"
+        if self.model.parameters is not self.parameters:
+            raise RuntimeError("fit: a callback has made the model part of another one; train that, or a copy")
         return reason
 
     def _steps(self, interrupt: Interrupt, display: Progress) -> float | str:
@@ -152,18 +162,23 @@ class Run:
             self.best[...] = self.parameters
         if number - self.best_epoch < rule.patience:
             return None
+        if math.isnan(self.best_value):
+            return f"early stopping: {self.monitor} was NaN in {rule.patience + 1} epochs"
         return f"early stopping: {self.monitor} was best in epoch {self.best_epoch + 1}, {rule.patience} epochs before"
 
     def _diverged(self, step: int, what: str, batch: Batch) -> Diverged:
         """Put back the last good epoch's parameters, and return the error that says what has happened and where."""
         layer, finding = first_bad(self.model, batch)
+        row = self.batches.first_bad_row()
+        if row is not None:
+            layer, finding = None, f"x has NaN or an infinity in row {row}"
         largest = float(np.abs(np.asarray(batch.x, np.float64)).max(initial=0))
         advice = [f"a smaller learning rate (it is {self.optimizer.lr:g})"]
         if self.clip is None:
             advice.append("clip_norm=1.0")
         if largest >= 100:
             advice.append(f"inputs with mean 0 and variance 1 (the largest here is {largest:.3g})")
-        if not math.isfinite(largest):
+        if row is not None or not math.isfinite(largest):
             advice = ["leaving out such rows, or filling in the numbers"]
         self.parameters[...] = self.good
         self.optimizer.reset()
@@ -186,6 +201,24 @@ class Run:
 
     # What a checkpoint holds.
 
+    def settings(self) -> dict[str, Any]:
+        """Return what a resumed run must agree on."""
+        judge = self.validation
+        return {
+            "model": ", ".join(identity(layer) for layer in self.model.leaves()),
+            "dtype": self.model.dtype.name,
+            "loss": identity(self.loss),
+            "optimizer": identity(self.optimizer),
+            "schedule": identity(self.schedule),
+            "penalty": identity(self.penalty),
+            "clip_norm": self.clip,
+            "early_stopping": identity(self.early_stopping),
+            "validation": None if judge is None else judge.count,
+            "metrics": [] if judge is None else list(judge.metrics),
+            "workers": self.workers,
+            **self.batches.settings(),
+        }
+
     def save(self, checkpoint: Checkpoint, settings: dict[str, Any], finished: str | None) -> None:
         """Write down everything that the next epoch depends on."""
         optimizer = self.optimizer.state_dict()
@@ -204,17 +237,33 @@ class Run:
         checkpoint.write(tensors, state)
 
     def restore(self, tensors: dict[str, Array], state: dict[str, Any]) -> None:
-        """Go back to where `save` was."""
-        for rng, saved in zip((self.rng, *generators(self.model)), state["generators"], strict=True):
-            restore_generator(rng, saved)
-        self.optimizer.load_state_dict({**state["optimizer"], **_below("optimizer", tensors)})
+        """Go back to where `save` was. What does not fit raises whatever it may, and nothing has changed then."""
+        columns = {name: tensors[f"history.{name}"] for name in state["columns"]}
+        if len({column.shape for column in columns.values()}) != 1 or columns["loss"].ndim != 1:
+            raise ValueError("the history's columns differ in length")
+        history, best_epoch = History.of(columns), operator.index(state["best_epoch"])
+        best_value = float(history[self.monitor][best_epoch]) if best_epoch >= 0 else math.nan
+        for name in ("parameters", "best", *(name for name in tensors if name.startswith("optimizer."))):
+            if (tensors[name].shape, tensors[name].dtype) != (self.parameters.shape, self.parameters.dtype):
+                raise ValueError(f"{name!r} does not fit the model's parameters")
+            if not np.isfinite(tensors[name]).all():
+                raise ValueError(f"{name!r} is not finite")
+        optimizer = {**state["optimizer"], **_below("optimizer", tensors)}
+        live = list(zip((self.rng, *generators(self.model)), state["generators"], strict=True))
+        copy.deepcopy(self.optimizer).load_state_dict(optimizer)
         if self.schedule is not None:
-            self.schedule.load_state_dict(state["schedule"])
+            copy.deepcopy(self.schedule).load_state_dict(state["schedule"])
+        for rng, saved in live:
+            restore_generator(copy.deepcopy(rng), saved)
+
+        self.history, self.best_epoch, self.best_value = history, best_epoch, best_value
         self.parameters[...] = self.good[...] = tensors["parameters"]
         self.best[...] = tensors["best"]
-        self.history = History.of({name: tensors[f"history.{name}"] for name in state["columns"]})
-        self.best_epoch = state["best_epoch"]
-        self.best_value = float(self.history[self.monitor][self.best_epoch]) if self.best_epoch >= 0 else math.nan
+        self.optimizer.load_state_dict(optimizer)
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        for rng, saved in live:
+            restore_generator(rng, saved)
 
 
 def _below(prefix: str, tensors: dict[str, Array]) -> dict[str, Array]:

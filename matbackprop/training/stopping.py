@@ -101,8 +101,11 @@ class Diverged(FloatingPointError):
     """
 
     def __init__(self, message: str, epoch: int, step: int, layer: str | None, history: History) -> None:
-        super().__init__(message)
+        super().__init__(message, epoch, step, layer, history)  # all of them, so that it can be pickled
         self.epoch, self.step, self.layer, self.history = epoch, step, layer, history
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def first_bad(model: Sequential, batch: Batch) -> tuple[str | None, str]:

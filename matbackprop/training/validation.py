@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from matbackprop.layer import read_only
 from matbackprop.loss import Loss
 from matbackprop.training.examples import Examples, as_examples
 from matbackprop.validation import Array, describe
@@ -163,7 +164,7 @@ class Validation:
         y_pred = np.concatenate(parts)
         results = {"validation_loss": self.loss(y_pred, self.y, self.weight)}
         for name, metric in self.metrics.items():
-            value: Any = metric(y_pred, self.y)
+            value: Any = metric(y_pred, read_only(self.y))
             try:
                 results[name] = float(value)
             except (TypeError, ValueError):

@@ -172,7 +172,7 @@ def test_other_settings_are_refused(path, change, words):
 def test_another_model_is_refused(path):
     run(network(), 2, optimizer=mb.Adam(), checkpoint=path)
     other = mb.Sequential(mb.Linear(3, 1), mb.Sigmoid(), rng=0)
-    with pytest.raises(ValueError, match=r"model was 'Sequential\(Linear\(3, 4\)"):
+    with pytest.raises(ValueError, match=r"model was 'Linear\(3, 4\), Tanh\(\), "):
         run(other, 3, optimizer=mb.Adam(), checkpoint=path, resume=True)
 
 
@@ -218,3 +218,91 @@ def test_a_checkpoint_of_another_version_is_refused(path):
     write_tensors(path, tensors, {**state, "version": 2})
     with pytest.raises(ValueError, match="in version 2 of the format; this one reads 1"):
         run(network(), 2, optimizer=mb.Adam(), checkpoint=path, resume=True)
+
+
+class Scale(mb.Layer):
+    def __init__(self, k: float) -> None:
+        self.k = k
+
+    def forward(self, x, out=None):
+        return np.multiply(x, self.k, out=out)
+
+    def backward(self, delta, out=None):
+        return np.multiply(delta, self.k, out=out)
+
+
+def test_another_setting_of_ones_own_layer_is_refused(tmp_path):
+    run(network(Scale(2.0)), 2, optimizer=mb.Adam(), checkpoint=tmp_path / "a.npz")
+    run(network(Scale(2.0)), 3, optimizer=mb.Adam(), checkpoint=tmp_path / "a.npz", resume=True)
+    with pytest.raises(ValueError, match=r"Scale\(\) k=2\.0.* and is .*Scale\(\) k=3\.0"):
+        run(network(Scale(3.0)), 3, optimizer=mb.Adam(), checkpoint=tmp_path / "a.npz", resume=True)
+
+
+def test_other_data_are_refused(tmp_path):
+    run(network(), 2, optimizer=mb.Adam(), checkpoint=tmp_path / "a.npz")
+    with pytest.raises(ValueError, match=r"data was \['x of shape \(60, 3\), float64, "):
+        mb.fit(
+            network(), X + 1, Y, mb.BCE(), mb.Adam(), epochs=3, batch_size=7, rng=3, progress=False,
+            checkpoint=tmp_path / "a.npz", resume=True,
+        )  # fmt: skip
+
+
+def test_two_runs_do_not_write_to_one_file(tmp_path):
+    path = tmp_path / "a.npz"
+
+    def other(epoch: mb.Epoch) -> None:
+        if epoch.number == 1:
+            path.unlink()
+            run(network(), 1, optimizer=mb.Adam(), checkpoint=path)
+
+    with pytest.raises(FileExistsError, match=r"another run has written to .*; give each run a file"):
+        run(network(), 4, optimizer=mb.Adam(), checkpoint=path, callbacks=[other])
+
+
+DAMAGE = {
+    "a number for the parameters": ({"parameters": np.float64(5)}, {}),
+    "NaN in the parameters": ({"parameters": np.full(21, np.nan)}, {}),
+    "short parameters": ({"parameters": np.zeros(3)}, {}),
+    "other type": ({"parameters": np.zeros(21, np.float32)}, {}),
+    "no best": ({"best": None}, {}),
+    "short moments": ({"optimizer.m": np.zeros(3)}, {}),
+    "no moments": ({"optimizer.m": None}, {}),
+    "no history": ({"history.loss": None}, {}),
+    "a history of two dimensions": ({"history.loss": np.zeros((2, 2))}, {}),
+    "columns of two lengths": ({"history.loss": np.zeros(5)}, {}),
+    "no generators": ({}, {"generators": []}),
+    "an odd generator": ({}, {"generators": [5]}),
+    "a generator without a state": ({}, {"generators": [{"bit_generator": "PCG64"}]}),
+    "a list of settings": ({}, {"settings": []}),
+    "no settings": ({}, {"settings": None}),
+    "an epoch that was not": ({}, {"best_epoch": 99}),
+    "an odd epoch": ({}, {"best_epoch": "x"}),
+    "a number for the columns": ({}, {"columns": 5}),
+    "an odd optimiser": ({}, {"optimizer": {"lr": "x"}}),
+    "a schedule": ({}, {"schedule": 5}),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_file_changes_nothing(name, tmp_path):
+    from matbackprop.files import read_tensors, write_tensors
+
+    path = tmp_path / "a.npz"
+
+    def options():
+        return {"optimizer": mb.Adam(), "schedule": mb.StepLR(1), "early_stopping": 9, "checkpoint": path}
+
+    run(network(), 2, **options())
+    tensors, state = read_tensors(path)
+    assert len(tensors["parameters"]) == 21
+    arrays, entries = DAMAGE[name]
+    tensors = {key: value for key, value in {**tensors, **arrays}.items() if value is not None}
+    write_tensors(path, tensors, {**state, **entries})
+    model, rng, used = network(), np.random.default_rng(8), options()
+    before, seeds = model.parameters.copy(), rng.bit_generator.state
+    with pytest.raises(ValueError, match=r"fit: resume: .*a\.npz: is damaged, or not of this run: "):
+        run(model, 4, resume=True, rng=rng, **used)
+    assert np.array_equal(model.parameters, before)
+    assert rng.bit_generator.state == seeds
+    assert used["optimizer"].steps == 0
+    assert used["optimizer"].lr == 0.001

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import numpy as np
@@ -341,3 +342,32 @@ def test_all_options_together_in_every_type():
             schedule=mb.CosineAnnealingLR(2), clip_norm=1.0, penalty=mb.L1(1e-3), **QUIET,
         )  # fmt: skip
         assert model.dtype == dtype
+
+
+def test_the_schedule_is_shown_the_loss_whatever_early_stopping_watches():
+    rule = mb.EarlyStopping(50, monitor="m", mode="max")
+    history = mb.fit(
+        network(), X, Y, mb.MSE(), mb.SGD(0.05), epochs=8, validation=(X, Y), metrics={"m": lambda p, y: 1.0},
+        early_stopping=rule, schedule=mb.ReduceLROnPlateau(patience=1), **QUIET,
+    )  # fmt: skip
+    assert (np.diff(history["validation_loss"]) < 0).all()
+    assert history["lr"].tolist() == [0.05] * 8
+
+
+def test_a_metric_cannot_change_the_targets():
+    def spoil(y_pred, y_true):
+        y_true[...] = 0
+
+    with pytest.raises(ValueError, match="read-only"):
+        mb.fit(network(), X, Y, mb.MSE(), mb.SGD(0.0), epochs=1, validation=(X, Y), metrics={"m": spoil}, **QUIET)
+
+
+def test_histories_are_compared_by_what_they_hold():
+    def one(seed):
+        return mb.fit(network(), X, Y, mb.MSE(), mb.SGD(0.1), epochs=2, progress=False, rng=seed)
+
+    first, copied = one(0), copy.copy(one(0))
+    copied.append({"loss": 1.0, "lr": 0.1, "seconds": 0.0})
+    assert first == copy.copy(first)
+    assert first != copied
+    assert mb.History() == mb.History()

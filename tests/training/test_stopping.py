@@ -78,7 +78,7 @@ def test_the_last_update_is_looked_at_too():
 def test_inputs_that_are_not_finite():
     x = X.copy()
     x[7, 1] = np.nan
-    with pytest.raises(mb.Diverged, match="x has NaN in this batch") as caught:
+    with pytest.raises(mb.Diverged, match="x has NaN or an infinity in row 7") as caught:
         mb.fit(network(), x, Y, mb.MSE(), mb.Adam(), epochs=5, shuffle=False, **QUIET)
     assert (caught.value.epoch, caught.value.step, caught.value.layer) == (0, 1, None)
     assert "Try leaving out such rows" in str(caught.value)
@@ -185,3 +185,38 @@ def test_another_thread_and_another_handler_are_left_alone():
     finally:
         signal.signal(signal.SIGINT, previous)
     assert history.epochs == len(seen) == 2
+
+
+def test_diverged_goes_through_pickle():
+    """As processes of a pool send it."""
+    import pickle
+
+    with pytest.warns(RuntimeWarning, match="overflow"), pytest.raises(mb.Diverged) as caught:
+        mb.fit(network(mb.ReLU()), X, 100 * Y, mb.MSE(), mb.SGD(1e308), epochs=5, **QUIET)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
+    assert (again.epoch, again.step, again.layer) == (0, 1, "layer 0, Linear(2, 3)")
+    assert again.history == caught.value.history
+
+
+def test_infinite_inputs_that_an_activation_hides():
+    """tanh ∞ = 1: only the update shows it, a step later; the row is named all the same."""
+    x = X.copy()
+    x[11, 0] = np.inf
+    with pytest.raises(mb.Diverged, match=r"x has NaN or an infinity in row 11\. Try leaving out such rows"):
+        mb.fit(network(), x, Y, mb.MSE(), mb.Adam(), epochs=5, **QUIET)
+
+
+def test_a_model_that_is_not_finite_to_begin_with():
+    model = network()
+    model[0].weight = np.full((3, 2), np.nan)
+    with pytest.raises(ValueError, match="fit: model: the parameters of Sequential"):
+        mb.fit(model, X, Y, mb.MSE(), mb.Adam(), epochs=5, **QUIET)
+
+
+def test_a_model_that_becomes_part_of_another():
+    def wrap(epoch: mb.Epoch) -> None:
+        mb.Sequential(epoch.model, mb.Tanh())
+
+    with pytest.raises(RuntimeError, match="a callback has made the model part of another one"):
+        mb.fit(network(), X, Y, mb.MSE(), mb.Adam(), epochs=5, callbacks=[wrap], **QUIET)
