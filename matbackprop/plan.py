@@ -208,7 +208,7 @@ class PredictPlan:
     def __init__(
         self, layers: Sequence[Layer], shape: tuple[int, int], dtype: np.dtype[Any], workspace: Workspace
     ) -> None:
-        self.layers, self.workspace = layers, workspace
+        self.layers, self.workspace, self.x_shape = layers, workspace, shape
         rows, width = shape
         outputs: list[Array] = []
         name = 0

@@ -192,6 +192,10 @@ class Sequential(Chain):
         >>> model.predict(np.ones((1000, 2))).shape
         (1000, 1)
         """
+        if workers is None:
+            again = self._running().predict_again(x)
+            if again is not None:
+                return again
         x, rows = self._as_rows(x)
         result = self._engine.predict(rows, as_workers(workers))
         return result.reshape(*x.shape[:-1], result.shape[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -280,3 +281,39 @@ def test_inputs_are_not_touched(layout, features) -> None:
         assert np.array_equal(model.gradients, gradients)
     for array, then in zip((given, y, weight), before, strict=True):
         assert np.array_equal(array, then)
+
+
+def test_predict_again_is_predict():
+    """The quick way in for a batch like the last one: the same bits, a fresh array, and never for another batch."""
+    rng = np.random.default_rng(0)
+    model = mb.Sequential(mb.Linear(3, 4), mb.Tanh(), mb.Linear(4, 2), rng=0)
+    x, other = rng.standard_normal((5, 3)), rng.standard_normal((5, 3))
+    first, second, again = model.predict(x), model.predict(other), model.predict(x)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, second)
+    assert not np.shares_memory(first, again)
+    assert model.predict(x[:4]).shape == (4, 2)
+    assert np.array_equal(model.predict(np.asfortranarray(x)), first)
+    assert np.array_equal(model.predict(x.tolist()), first)
+    model.parameters *= 2
+    assert not np.array_equal(model.predict(x), first)
+    with pytest.raises(TypeError, match="expected real numbers"):
+        model.predict(x + 1j)
+    model.predict(x)
+    with pytest.raises(ValueError, match="expected inputs of 3 features"):
+        model.predict(x[:, :2])
+    with pytest.raises(ValueError, match="workers"):
+        model.predict(x, workers=0)
+
+
+def test_predict_again_in_threads():
+    rng = np.random.default_rng(0)
+    model = mb.Sequential(mb.Linear(3, 4), mb.Tanh(), mb.Linear(4, 2), rng=0)
+    batches = [rng.standard_normal((5, 3)) for _ in range(8)]
+    expected = [model.predict(x) for x in batches]
+
+    def work(index: int) -> bool:
+        return all(np.array_equal(model.predict(batches[index]), expected[index]) for _ in range(300))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(8)))
