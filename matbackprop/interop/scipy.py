@@ -1,22 +1,19 @@
-"""A model's loss as the functions that SciPy's optimisers take: value and gradient, H v, residuals and Jacobian."""
+"""A model's loss as the functions that SciPy's optimisers take: value and gradient, H v, and least squares."""
 
 from __future__ import annotations
 
-from itertools import product
 from math import isfinite
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from matbackprop.flat import size
-from matbackprop.layer import read_only
+from matbackprop.interop.least_squares import Data, LeastSquares
 from matbackprop.loss import Loss, check_loss
-from matbackprop.losses import MSE
 from matbackprop.parallel import as_workers
 from matbackprop.penalties import Penalty
 from matbackprop.sequential import Sequential
-from matbackprop.validation import Array, as_array, check_finite, describe
+from matbackprop.validation import Array, as_array, check_features, check_finite, describe
 
 __all__ = ["ScipyObjective", "objective"]
 
@@ -26,19 +23,6 @@ STEP = 1e-200
 #: The rows on which complex steps are compared with differences once, and the lengths of those differences: where a
 #: difference crosses a kink a shorter one does not, and few rows have few kinks nearby.
 SAMPLE, REACHES = 32, (1e-4, 1e-5, 1e-6, 1e-7)
-
-
-class Data(NamedTuple):
-    """Inputs, targets and weights, in the type of the model that they are for."""
-
-    x: Array
-    y: Array
-    weight: Array | None
-
-    def astype(self, dtype: type) -> Data:
-        """Return them in another type; classes stay integers."""
-        y = self.y.astype(dtype) if self.y.dtype.kind == "f" else self.y
-        return Data(self.x.astype(dtype), y, None if self.weight is None else self.weight.astype(dtype))
 
 
 def objective(
@@ -162,7 +146,8 @@ class ScipyObjective:
     def _prepare(self, x: Array, y: Array, sample_weight: Array | float | None) -> Data:
         """Return the data, checked and in float64; classes stay integers."""
         dtype = self._model.dtype
-        x, _ = self._model._as_rows(as_array(x, "objective: x", dtype))
+        x = as_array(x, "objective: x", dtype)
+        check_features("objective: x", x.shape, self._model.in_features)
         if not x.size:
             raise ValueError(f"objective: x: expected at least one example, got shape {x.shape}")
         check_finite("objective: x", x)
@@ -262,11 +247,11 @@ class ScipyObjective:
         TypeError, ValueError
             If the loss is not `MSE`, there is a penalty, a weight is negative, or `p` does not fit.
         """
-        p, scale = self._vector(p, "p"), self._residual_scale()
+        p = self._vector(p, "p")
+        problem = self._least_squares()
         with self._lock:
             self._model.parameters[...] = p
-            y_pred = self._model.predict(self._data.x, workers=self.workers)
-        return ((y_pred - self._data.y) * scale).reshape(-1)
+            return problem.residuals(self._model.predict(self._data.x, workers=self.workers))
 
     def jacobian(self, p: Array) -> Array:
         """Return the derivative of `residuals`.
@@ -288,14 +273,17 @@ class ScipyObjective:
         TypeError, ValueError
             As `residuals`.
         """
-        p, scale = self._vector(p, "p"), self._residual_scale()
+        p = self._vector(p, "p")
+        problem = self._least_squares()
         with self._lock:
             self._model.parameters[...] = p
-            rows = self._data.x.reshape(-1, self._data.x.shape[-1])
-            scale = scale.reshape(len(rows), -1)
-            by_rows = all(layer.rowwise for layer in self._model.leaves())
-            result = self._jacobian_by_rows(rows, scale) if by_rows else self._jacobian_by_passes(rows, scale)
-        return result.reshape(-1, p.size)
+            return problem.jacobian(self._model)
+
+    def _least_squares(self) -> LeastSquares:
+        """Return the loss as a sum of squares."""
+        if self.penalty is not None:
+            raise TypeError("objective: least squares has no place for a penalty; leave it out, or use minimize")
+        return LeastSquares(self._data, self.loss)
 
     def _vector(self, value: Array, name: str) -> Array:
         """Return `value` as a vector of P numbers."""
@@ -343,50 +331,6 @@ class ScipyObjective:
             if np.abs((above - below) / (2 * reach) - exact).max() <= 1e-3 * np.abs(exact).max() + rounding:
                 return
         raise TypeError(f"{why} takes complex numbers, but gives a derivative that differences do not bear out; {fix}")
-
-    def _residual_scale(self) -> Array:
-        """Return √(2 w / n) for every element."""
-        if type(self.loss) is not MSE:
-            raise TypeError(f"objective: only MSE is a sum of squares, the loss is {self.loss!r}; use minimize")
-        if self.penalty is not None:
-            raise TypeError("objective: least squares has no place for a penalty; leave it out, or use minimize")
-        y, weight = self._data.y, self._data.weight
-        if weight is None:
-            weight = np.broadcast_to(np.ones((), y.dtype), y.shape)
-        elif (weight < 0).any():
-            raise ValueError("objective: sample_weight: least squares needs weights that are not negative")
-        scale: Array = np.sqrt(weight * (2 / (y.size if self.loss.reduction == "mean" else 1)))
-        return scale
-
-    def _jacobian_by_rows(self, x: Array, scale: Array) -> Array:
-        """Return it, shape (N, out, P), by one backward pass an output."""
-        leaves = self._model.leaves()
-        inputs = [x]
-        for layer in leaves:
-            inputs.append(layer.forward(read_only(inputs[-1])))
-        result = np.empty((*scale.shape, self._x0.size))
-        for k in range(scale.shape[1]):
-            delta, stop = np.zeros(scale.shape), self._x0.size
-            delta[:, k] = scale[:, k]
-            for layer, below in zip(reversed(leaves), reversed(inputs[:-1]), strict=True):
-                start = stop - size(layer)
-                if start < stop:
-                    layer.row_gradients(below, read_only(delta), result[:, k, start:stop])
-                if start == 0:
-                    break  # nothing to train below
-                delta, stop = layer.backward(read_only(delta)), start
-        return result
-
-    def _jacobian_by_passes(self, x: Array, scale: Array) -> Array:
-        """Return it, shape (N, out, P), by one backward pass a residual."""
-        result = np.empty((*scale.shape, self._x0.size))
-        self._model.forward(x)
-        for entry in product(*map(range, scale.shape)):
-            delta = np.zeros(scale.shape)
-            delta[entry] = scale[entry]
-            self._model.backward(delta)
-            result[entry] = self._model.gradients
-        return result
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_lock": None, "_complex": None}

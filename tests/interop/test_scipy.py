@@ -329,6 +329,7 @@ def test_no_step_no_product() -> None:
         ({"workers": 0}, ValueError, "workers"),
         ({"x": np.zeros((0, 3)), "y": np.zeros((0, 2))}, ValueError, "at least one example"),
         ({"x": np.zeros((9, 4))}, ValueError, "expected inputs of 3 features"),
+        ({"x": np.zeros((9, 4))}, ValueError, "objective: x: expected inputs of 3 features"),
         ({"x": np.full((9, 3), np.nan)}, ValueError, "objective: x: expected finite numbers"),
         ({"y": np.full((9, 2), np.inf)}, ValueError, "objective: y: expected finite numbers"),
         ({"y": np.zeros((8, 2))}, ValueError, "shape of the predictions"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import inf
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from scipy.optimize import minimize
@@ -16,26 +17,19 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from matbackprop.interop.scipy import objective
-from matbackprop.layer import Layer
-from matbackprop.layers import Linear, ReLU, Sigmoid, Tanh
+from matbackprop.interop.sklearn.architecture import Architecture
+from matbackprop.interop.sklearn.examples import Examples, as_weight, hold_out
 from matbackprop.loss import Loss, check_loss
+from matbackprop.losses import MSE
 from matbackprop.optimizer import Optimizer
 from matbackprop.optimizers import SGD, Adam, AdamW, RMSprop
 from matbackprop.penalties import L2
 from matbackprop.sequential import Sequential
 from matbackprop.settings import Check, flag, real
 from matbackprop.training import EarlyStopping, History, fit
-from matbackprop.validation import Array, as_array, as_size, check_finite, describe
+from matbackprop.validation import Array, as_size, describe
 
 __all__ = ["MLP"]
-
-#: What stands after each hidden Linear, by scikit-learn's names.
-ACTIVATIONS: dict[str, Callable[[], Layer] | None] = {
-    "relu": ReLU,
-    "tanh": Tanh,
-    "logistic": Sigmoid,
-    "identity": None,
-}
 
 #: The optimisers by name, made with a learning rate; "sgd" has scikit-learn's momentum.
 SOLVERS: dict[str, Callable[[float], Optimizer]] = {
@@ -67,16 +61,6 @@ CHECKS: dict[str, Check] = {
 FTOL = 64 * float(np.finfo(np.float64).eps)
 
 
-class Examples(NamedTuple):
-    """Checked data, as `matbackprop.fit` takes them."""
-
-    x: Array
-    y: Array
-    outputs: int
-    weight: Array | None  # (N, 1)
-    each: float  # how many rows a row counts for, on average
-
-
 class MLP(BaseEstimator):  # type: ignore[misc]
     """A multilayer perceptron: the base of both estimators, whose parameters `MLPRegressor` explains."""
 
@@ -87,6 +71,8 @@ class MLP(BaseEstimator):  # type: ignore[misc]
     history_: History | None
     #: The optimiser and the generator of the calls to `partial_fit`.
     _ongoing: tuple[Optimizer, np.random.Generator] | None = None
+    _architecture: Architecture  # what `model_` was made by
+    _loss: Loss  # what it was trained with last
 
     def __init__(
         self,
@@ -139,6 +125,10 @@ class MLP(BaseEstimator):  # type: ignore[misc]
         """Return the weights of the examples, after those of their classes."""
         return weight
 
+    def _strata(self, targets: Array) -> Array | None:
+        """Return the classes that the rows held out shall have in the same shares as all, if there are any."""
+        return None
+
     # Fitting.
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -161,38 +151,63 @@ class MLP(BaseEstimator):  # type: ignore[misc]
         TypeError, ValueError
             If the data or a parameter does not fit.
         matbackprop.Diverged
-            If the loss became NaN or infinite.
+            If the loss became NaN or infinite. After any error the estimator is as it was before.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            If training ended because there were `max_iter` epochs or iterations.
         """
-        again = self.warm_start and hasattr(self, "model_")
-        examples = self._prepare(X, y, sample_weight, None, again, partial=False)
-        rng = self._generator()
-        model = self.model_ if again else self._make_model(examples, rng)
-        if self._by_lbfgs():
-            curve = self._minimize(model, examples)
-        else:
-            curve = self._train(model, examples, self._make_optimizer(), rng, partial=False)
-        self._ongoing = None
-        self.n_iter_ = len(curve)
-        return self._keep(model, curve, again)
+        with self._undone_by_errors():
+            again = self.warm_start and hasattr(self, "model_")
+            examples = self._prepare(X, y, sample_weight, None, again, partial=False)
+            rng = self._generator()
+            model = self._next_model(examples, rng, again)
+            if self._by_lbfgs():
+                curve = self._minimize(model, examples)
+            else:
+                curve = self._train(model, examples, self._make_optimizer(), rng, partial=False)
+            self._ongoing = None
+            self.n_iter_ = len(curve)
+            self._keep(model, curve, again)
+        return self._unless_interrupted()
 
     def _partial_fit(self, X: Any, y: Any, classes: Any, sample_weight: Any) -> Self:
         """Go through the data once, with the optimiser of the calls before."""
-        again = hasattr(self, "model_")
-        examples = self._prepare(X, y, sample_weight, classes, again, partial=True)
-        optimizer, rng = self._ongoing or (self._make_optimizer(), self._generator())
-        model = self.model_ if again else self._make_model(examples, rng)
-        curve = self._train(model, examples, optimizer, rng, partial=True)
-        self._ongoing = optimizer, rng
-        self.n_iter_ = getattr(self, "n_iter_", 0) + len(curve)
-        return self._keep(model, curve, again)
+        with self._undone_by_errors():
+            again = hasattr(self, "model_")
+            examples = self._prepare(X, y, sample_weight, classes, again, partial=True)
+            if self.early_stopping:
+                raise ValueError("early_stopping: partial_fit goes through the data once; use fit, or set it to False")
+            optimizer, rng = copy.deepcopy(self._ongoing) or (self._make_optimizer(), self._generator())
+            model = self._next_model(examples, rng, again)
+            curve = self._train(model, examples, optimizer, rng, partial=True)
+            self._ongoing = optimizer, rng
+            self.n_iter_ = getattr(self, "n_iter_", 0) + len(curve)
+            self._keep(model, curve, again)
+        return self._unless_interrupted()
 
-    def _keep(self, model: Sequential, curve: list[float], again: bool) -> Self:
+    @contextmanager
+    def _undone_by_errors(self) -> Iterator[None]:
+        """Leave every attribute as it was, if fitting fails; the objects that they name are replaced, not changed."""
+        before = self.__dict__.copy()
+        try:
+            yield
+        except BaseException:
+            self.__dict__ = before
+            raise
+
+    def _keep(self, model: Sequential, curve: list[float], again: bool) -> None:
         """Keep what a run has left."""
         self.model_, self.n_outputs_ = model, model.output_width(self.n_features_in_)
+        self._architecture, self._loss = self._chosen_architecture(), self._chosen_loss()
         self.loss_curve_ = [*self.loss_curve_, *curve] if again else curve
         self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else float("nan")
+
+    def _unless_interrupted(self) -> Self:
+        """Return self, or raise what Ctrl-C does: a search is to end with it, too; what was learnt is in `model_`."""
         if self.history_ is not None and self.history_.interrupted:
-            raise KeyboardInterrupt  # a search is to end with it, too; what was learnt is in model_
+            raise KeyboardInterrupt
         return self
 
     def _prepare(self, X: Any, y: Any, sample_weight: Any, classes: Any, again: bool, *, partial: bool) -> Examples:
@@ -202,23 +217,20 @@ class MLP(BaseEstimator):  # type: ignore[misc]
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), order="C", reset=not again, **kinds)
         targets, outputs = self._as_targets(y, classes, again)
         if again and outputs != self.n_outputs_:
-            raise ValueError(f"y: expected {self.n_outputs_} outputs, as in the fit before, got {outputs}")
+            raise ValueError(
+                f"y: expected {self.n_outputs_} outputs, as the model has that is to go on, got {outputs} for this loss"
+            )
         if again:
             X = X.astype(self.model_.dtype, copy=False)
-        weight = None
-        if sample_weight is not None:
-            weight = as_array(sample_weight, "sample_weight", np.dtype(np.float64))
-            if weight.shape != (len(X),):
-                raise ValueError(f"sample_weight: expected shape ({len(X)},), one an example, got {weight.shape}")
-            check_finite("sample_weight", weight)
-            if (weight < 0).any():
-                raise ValueError("sample_weight: expected weights that are not negative")
-        weight = self._balance(y, weight, partial)
+        weight = self._balance(y, as_weight(sample_weight, len(X)), partial)
         if weight is None:
             return Examples(X, targets, outputs, None, 1.0)
-        mean = float(weight.mean())
+        with np.errstate(over="ignore"):
+            mean = float(weight.mean())
+        if mean == inf:
+            raise ValueError("sample_weight: the weights are too large to be averaged; scale them")
         if not mean:
-            raise ValueError("sample_weight: all weights are zero")
+            raise ValueError("sample_weight: all weights are zero, those of the classes included")
         each = 1.0 if partial else mean
         return Examples(X, targets, outputs, (weight / each).astype(X.dtype)[:, None], each)
 
@@ -231,22 +243,21 @@ class MLP(BaseEstimator):  # type: ignore[misc]
         """Return the generator that `random_state` stands for: weights and order come from it."""
         return np.random.default_rng(check_random_state(self.random_state).randint(0, 1 << 31, 4))
 
-    def _make_model(self, examples: Examples, rng: np.random.Generator) -> Sequential:
-        """Return the network, with weights drawn by `rng`."""
-        known = isinstance(self.activation, str) and self.activation in ACTIVATIONS
-        if not known and not callable(self.activation):
+    def _chosen_architecture(self) -> Architecture:
+        """Return what the settings say of the hidden layers."""
+        return Architecture.of(self.hidden_layer_sizes, self.activation)
+
+    def _next_model(self, examples: Examples, rng: np.random.Generator, again: bool) -> Sequential:
+        """Return the network that is to be trained: with weights drawn by `rng`, or a copy of the one to go on."""
+        architecture = self._chosen_architecture()
+        if not again:
+            return architecture.build(examples.x.shape[1], examples.outputs, examples.x.dtype, rng)
+        if architecture != self._architecture:
             raise ValueError(
-                f"activation: expected one of {list(ACTIVATIONS)} or a function that returns a layer, "
-                f"got {describe(self.activation)}"
+                "hidden_layer_sizes, activation: they are not those of the model that is to go on; set them back, or "
+                "fit anew without warm_start"
             )
-        make = ACTIVATIONS[self.activation] if known else self.activation
-        layers: list[Layer] = []
-        width = examples.x.shape[1]
-        for size in np.atleast_1d(np.asarray(self.hidden_layer_sizes, object)).tolist():
-            layers.append(Linear(width, width := as_size(size, "hidden_layer_sizes")))
-            if make is not None:
-                layers.append(make())
-        return Sequential(*layers, Linear(width, examples.outputs), dtype=examples.x.dtype, rng=rng)
+        return self.model_.copy()
 
     def _chosen_loss(self) -> Loss:
         """Return the loss."""
@@ -278,48 +289,62 @@ class MLP(BaseEstimator):  # type: ignore[misc]
             )
         return SOLVERS[self.solver](self.learning_rate_init)
 
-    def _penalty(self, rows: int, each: float) -> L2 | None:
-        """Return the L2 penalty for batches of so many rows, where a row counts for `each`."""
-        return L2(self.alpha / (rows * each)) if self.alpha else None
+    def _penalty(self, examples: Examples, rows: int) -> L2 | None:
+        """Return the L2 penalty for batches of so many rows.
+
+        α/2 Σ w² goes with the sum of the rows' losses, squared errors halved, as in scikit-learn; here that sum is
+        divided by what the loss's mean divides by.
+        """
+        loss = self._chosen_loss()
+        share = rows * (1 if loss.per_row else examples.outputs) if loss.reduction == "mean" else 1
+        strength = self.alpha * (2 if isinstance(loss, MSE) else 1) / (share * examples.each)
+        return L2(strength) if strength else None
 
     def _train(
         self, model: Sequential, examples: Examples, optimizer: Optimizer, rng: np.random.Generator, *, partial: bool
     ) -> list[float]:
         """Run `matbackprop.fit`, for one epoch if `partial`, and return the loss of each epoch."""
-        count, epochs = len(examples.x), 1 if partial else self.max_iter
+        x, y, _, weight, _ = examples
+        epochs = 1 if partial else self.max_iter
         stopping, validation = None, None
         if not partial:
             patience = int(min(self.n_iter_no_change, epochs))
             stopping = EarlyStopping(patience, min_delta=self.tol, restore_best=self.early_stopping)
             if self.early_stopping:
-                validation = self.validation_fraction
-                count = max(1, count - round(count * validation))
+                (x, y, weight), validation = hold_out(examples, self.validation_fraction, self._strata(examples.y), rng)
         auto = isinstance(self.batch_size, str) and self.batch_size == "auto"
-        rows = min(200 if auto else as_size(self.batch_size, "batch_size"), count)
-        self.history_ = fit(
+        rows = min(200 if auto else as_size(self.batch_size, "batch_size"), len(x))
+        self.history_ = history = fit(
             model,
-            examples.x,
-            examples.y,
+            x,
+            y,
             self._chosen_loss(),
             optimizer,
             epochs=epochs,
             batch_size=rows,
             validation=validation,
             early_stopping=stopping,
-            sample_weight=examples.weight,
-            penalty=self._penalty(rows, examples.each),
+            sample_weight=weight,
+            penalty=self._penalty(examples, rows),
             progress=bool(self.verbose),
             rng=rng,
             workers=self.workers,
         )
-        losses: list[float] = self.history_["loss"].tolist() if self.history_.epochs else []
+        losses: list[float] = history["loss"].tolist() if history.epochs else []
+        if not partial and history.stopped.startswith("all") and not history.interrupted:
+            warnings.warn(
+                f"training has not converged: the loss still fell in the last of max_iter={epochs} epochs; allow more, "
+                "or raise learning_rate_init or tol",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
         return losses
 
     def _minimize(self, model: Sequential, examples: Examples) -> list[float]:
         """Run SciPy's L-BFGS-B on all data at once, and return the loss after each iteration."""
         if self.early_stopping:
             raise ValueError("early_stopping: solver='lbfgs' has no epochs after which to validate; choose another")
-        penalty = self._penalty(len(examples.x), examples.each)
+        penalty = self._penalty(examples, len(examples.x))
         f = objective(
             model,
             examples.x,

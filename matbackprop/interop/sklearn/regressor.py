@@ -35,7 +35,9 @@ class MLPRegressor(MultiOutputMixin, RegressorMixin, MLP):  # type: ignore[misc]
         "sgd" has Nesterov momentum 0.9; "lbfgs" is SciPy's L-BFGS-B, on all data at once. An `Optimizer` is copied and
         has its own learning rate.
     alpha : float, default 1e-4
-        Adds alpha / (2 B) Σ w² over the weights to the mean loss of a batch of B rows, as scikit-learn does.
+        The L2 penalty as in scikit-learn: the weights minimise ½ Σ (Ŷ - Y)² + alpha/2 Σ W² over all rows and outputs,
+        so that a model without hidden layers is `sklearn.linear_model.Ridge`. Other losses stand in for ½ (Ŷ - Y)².
+        A batch of B rows has alpha/2 Σ W², too, and all is divided as the loss's mean is.
     batch_size : int or "auto", default "auto"
         Rows a step, at most all; "auto" is 200.
     learning_rate_init : float, default 1e-3
@@ -50,7 +52,7 @@ class MLPRegressor(MultiOutputMixin, RegressorMixin, MLP):  # type: ignore[misc]
     validation_fraction : float, default 0.1
         The share of the rows that are held out for it.
     warm_start : bool, default False
-        Whether `fit` goes on from the parameters that are there.
+        Whether `fit` goes on from the parameters that are there. The hidden layers must be the same.
     random_state : int, numpy.random.RandomState or None
         Weights and the order of the rows follow from it.
     workers : int, optional
@@ -80,11 +82,14 @@ class MLPRegressor(MultiOutputMixin, RegressorMixin, MLP):  # type: ignore[misc]
     True
     """
 
+    _one_column: bool  # whether the targets were a vector
+
     def _as_targets(self, y: Any, classes: Any, again: bool) -> tuple[Array, int]:
         """Return y as a matrix of numbers."""
         y = as_array(y, "y", np.dtype(np.float64))
         check_finite("y", y)
-        self._one_column = y.ndim == 1
+        if not again:
+            self._one_column = y.ndim == 1
         y = y.reshape(len(y), -1)
         return y, y.shape[1]
 
