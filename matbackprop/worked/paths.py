@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from matbackprop.flat import named_gradients
 from matbackprop.validation import describe
 from matbackprop.worked.digits import number
 
@@ -204,9 +205,7 @@ def _first(example: WorkedExample, stage: Stage, key: str, index: tuple[int, ...
     delta[row, unit] = 1
     stage.layer.forward(example[stage.input].value)
     stage.layer.backward(delta)
-    gradient = {prefix + name: array for prefix, part in stage.layer.walk() for name, array in part._gradients.items()}[
-        key
-    ]
+    gradient = named_gradients(stage.layer)[key]
     text = f"∂{stage.output}[{row},{unit}]/∂{stage.parameters[key]}"
     return Factor(text, index, gradient[index].item())
 
