@@ -93,6 +93,8 @@ def _deliver(content: str | bytes, output: str | None) -> None:
             sys.stdout.buffer.write(data)
         return
     path = Path(output)
+    if not output:
+        raise ValueError("--output: expected the name of a file, got nothing")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory")
     if not path.parent.is_dir():

@@ -112,6 +112,7 @@ def test_an_encoding_without_the_letters(monkeypatch, capsys):
         (["--lr", "fast"], "invalid float value"),
         (["-o", "/nowhere/to/be/found.md"], "no such directory"),
         (["-o", "."], "is a directory"),
+        (["-o", ""], "--output: expected the name of a file"),
         (["surplus"], "unrecognized arguments"),
     ],
 )
