@@ -187,6 +187,8 @@ class _Parser:
             if token[1:-1] not in self.terms:
                 raise self.fail(f"{token} is none of {', '.join('{' + name + '}' for name in self.terms)}")
             node = self.terms[token[1:-1]]
+        elif token in ("{", "}"):
+            raise self.fail(f"a {token!r} has no partner")
         elif token == "∂" and self.next():
             return Row((Op("∂"), self.atom()))
         elif token[0].isalnum() and token not in SIGNS:
