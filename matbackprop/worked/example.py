@@ -220,7 +220,10 @@ class WorkedExample:
         return draw(self, highlight, direction=direction, ax=ax, values=values, deltas=deltas, row=row)
 
     def to_text(self, width: int | None = None) -> str:
-        """Return plain text, at most `width` columns wide; by default as wide as the terminal."""
+        """Return plain text, at most `width` columns wide; by default as wide as the terminal.
+
+        It is never narrower than 40 columns, and as wide as its widest matrix.
+        """
         from matbackprop.worked.text import plain
 
         return plain(self, width)

@@ -38,7 +38,7 @@ def explain(
     x : array_like, shape (..., in)
         A batch, or one example alone, which is then written as a batch of one.
     y : array_like, shape (..., out)
-        Targets.
+        Targets, as the loss takes them; for `CrossEntropy` classes too, shape (...).
     loss : Loss
     sample_weight : array_like, optional
         Multiplies each element's loss, as in `Sequential.backprop`.

@@ -110,6 +110,13 @@ def test_formulas(template, plain, tex):
     assert formula.numbers is None  # there is none to put in
 
 
+def test_two_numbers_beside_each_other_are_a_product():
+    terms = {"a": Term(Symbol("a"), np.array(1.5)), "b": Term(Symbol("b"), np.array(3.0))}
+    terms["c"] = Term(Symbol("c"), np.array([[4.0]]))
+    for template, text in [("{a} {b} {c}", "1.5 · 3 [4]"), ("2 {a} - {b}", "2 · 1.5 - 3"), ("2 {c}", "2 [4]")]:
+        assert "\n".join(canvas.formula(Formula(template, terms).numbers)[0]) == text
+
+
 def test_numbers_are_put_in_place():
     terms = {"w": Term(Symbol("W"), np.array([[1.0, 2.0], [3.0, 4.0]])), "c": Term(Symbol("c"), np.array(-0.5))}
     block, line = canvas.formula(Formula("{w}ᵀ - {c} (1 + {w})²", terms).numbers)
