@@ -44,8 +44,8 @@ def draw(
         raise ImportError("plot: needs matplotlib; pip install 'matbackprop[viz]'") from error
     if direction not in tuple(ARROWS):
         raise ValueError(f"plot: direction is one of {', '.join(map(repr, ARROWS))}, got {describe(direction)}")
-    if ax is not None and not isinstance(ax, Axes):
-        raise TypeError(f"plot: ax: expected matplotlib axes, got {describe(ax)}")
+    if ax is not None and not (isinstance(ax, Axes) and ax.name == "rectilinear"):
+        raise TypeError(f"plot: ax: expected matplotlib axes, neither polar nor 3d, got {describe(ax)}")
     values, deltas = as_flag(values, "plot: values", "omit it"), as_flag(deltas, "plot: deltas", "omit it")
     row = _row(example, row, needed=values or deltas)
     columns = lay_out(example)
@@ -114,6 +114,7 @@ class _Picture:
             self.gaps(place, column)
         self.loss(DARK)
         right = len(self.columns) * ACROSS - ACROSS / 2 + 1
+        self.ax.set(xscale="linear", yscale="linear")
         self.ax.set(xlim=(-1.3, right), ylim=(-self.top - 1.3, self.top + 1.8), aspect="equal")
         self.ax.set_axis_off()
 

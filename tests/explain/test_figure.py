@@ -183,6 +183,19 @@ def test_bad_input(options, error, message):
         explained("relu-1-1").plot(**options)
 
 
+def test_axes_of_other_kinds():
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    for kind in ("polar", "3d"):
+        with pytest.raises(TypeError, match="plot: ax: expected matplotlib axes, neither polar nor 3d, got "):
+            explained("relu-1-1").plot(ax=figure.add_subplot(projection=kind))
+    ax = figure.add_subplot()
+    ax.set(xscale="log", yscale="symlog")
+    explained("relu-1-1").plot(ax=ax)
+    assert ax.get_xlim()[0] < 0
+
+
 def test_what_has_no_curve_is_an_f():
     class Log(mb.Layer):
         """Warns below zero."""
