@@ -54,6 +54,7 @@ SAMPLES = 2  # a turn
 READY_SHARE = 0.2
 
 SCHEMA = 1
+RESULTS = Path("benchmarks/results")
 
 
 class Sweep:
@@ -219,7 +220,9 @@ def prepare_only(peers: list[str], keys: list[Key]) -> None:
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.sweep", allow_abbrev=False, description=__doc__.splitlines()[0]
+    )
     parser.add_argument(
         "--networks", nargs="+", default=list(NETWORKS), metavar="NETWORK",
         help="WIDTHS[:ACTIVATION[:LOSS]], such as 784-128-128-10:relu:cross_entropy or 32-32x16-1; activations tanh, "
@@ -243,13 +246,20 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         "--prepare-only", action="store_true",
         help="time nothing: have each peer do each task once, so that torch.compile finds its code in its cache later",
     )  # fmt: skip
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/sweep.json.gz"))
+    parser.add_argument(
+        "--output", type=Path,
+        help="default: benchmarks/results/sweep.json.gz, of which make bench-report writes its page; beside it "
+        "part.json.gz where cells or peers were chosen, and quick.json.gz after --quick",
+    )  # fmt: skip
     args = parser.parse_args(words)
+    given = {word.split("=")[0] for word in (sys.argv[1:] if words is None else words)}
+    if args.output is None:
+        whole = given.isdisjoint({"--networks", "--batches", "--dtypes", "--tasks", "--cores", "--peers"})
+        args.output = RESULTS / ("sweep.json.gz" if whole else "part.json.gz")
     if args.quick:
-        given = {word.split("=")[0] for word in (sys.argv[1:] if words is None else words)}
         quick = {"--batches": [1, 64, 1024, 16384], "--dtypes": ["float32"], "--tasks": ["backprop"], "--cores": [1],
                  "--minutes": 2, "--peers": [peer for peer in known if peer != "torch.compile"],
-                 "--output": Path("benchmarks/results/quick.json.gz")}  # fmt: skip
+                 "--output": RESULTS / "quick.json.gz"}  # fmt: skip
         for name, value in quick.items():
             if name not in given:
                 setattr(args, name[2:], value)

@@ -13,7 +13,7 @@ def heading(peers: list[str]) -> str:
     return (
         f"ours in µs; then each peer's time over ours, above 1 is faster than the peer; our time over the floor's\n"
         f"{'cell':>9} {'network':<22} {'type':<4} {'cores':>5} {'task':<8} {'N':>6} "
-        f"{'ours µs':>10} {others} {'floor':>6}"
+        f"{'ours µs':>10} {others} {'floor':>6} {'rounds':>6}"
     )
 
 
@@ -26,8 +26,8 @@ def row(record: dict[str, Any], peers: list[str], number: int, total: int) -> st
     return (
         f"{number:>4}/{total:<4} {cell.network:<22} {'f' + cell.dtype[5:]:<4} "
         f"{cell.cores:>5} {cell.task:<8} {cell.rows:>6} "
-        f"{cell.time(US).median:>10.1f} {' '.join(ratios)} {floor.median if floor else float('nan'):>6.2f}"
-        f"  x{len(cell.rounds[US])}"
+        f"{cell.time(US).median:>10.1f} {' '.join(ratios)} {f'{floor.median:.2f}' if floor else '-':>6} "
+        f"{len(cell.rounds[US]):>6}"
     )
 
 
@@ -39,5 +39,6 @@ def closing(summary: Summary) -> str:
             f"{peer:>14}: geometric mean {mean:5.2f} over {count} cells, least {least:.2f}, faster than us in {behind}"
         )
     for longer, goal, count, reached in summary.floors:
-        lines.append(f"floor over {longer * 1e6:.0f} µs: {reached} of {count} cells within {goal:.2f} times of it")
+        if count:
+            lines.append(f"floor over {longer * 1e6:.0f} µs: {reached} of {count} cells within {goal:.2f} times of it")
     return "\n".join(lines)

@@ -12,12 +12,27 @@ from matbackprop.layer import Layer
 from matbackprop.parameter import Layout
 from matbackprop.validation import Array, as_array, as_size, describe
 
-__all__ = ["check_chain", "common_dtype", "draw", "flatten", "named_parameters", "own_gradients", "size", "width_after"]
+__all__ = [
+    "check_chain",
+    "common_dtype",
+    "draw",
+    "flatten",
+    "named_gradients",
+    "named_parameters",
+    "own_gradients",
+    "size",
+    "width_after",
+]
 
 
 def named_parameters(layer: Layer) -> dict[str, Array]:
     """Return every parameter in and below the layer, in order, under torch's names: "0.weight", "0.bias", ..."""
     return {prefix + name: array for prefix, part in layer.walk() for name, array in part._parameters.items()}
+
+
+def named_gradients(layer: Layer) -> dict[str, Array]:
+    """Return the gradient of every parameter in and below the layer, under the same names."""
+    return {prefix + name: array for prefix, part in layer.walk() for name, array in part._gradients.items()}
 
 
 def size(layer: Layer) -> int:

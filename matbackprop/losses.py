@@ -292,9 +292,9 @@ class BCEWithLogits(Loss):
             )
 
     def steps(self, y_pred: Array, y: Array, losses: Array, delta: Array, empty: Empty) -> Iterable[Call]:
-        """ℓ = c log(1 + e) + u z, ∂ℓ/∂z = u - sign(z) c e / (1 + e).
+        """ℓ = c log(1 + r) + u z, ∂ℓ/∂z = u - sign(z) c r / (1 + r).
 
-        Here e = e^-|z|, c = 1 - y + p y, and u = 1 - y where z > 0 but -p y where z < 0: the same as the formulas of
+        Here r = e^-|z|, c = 1 - y + p y, and u = 1 - y where z > 0 but -p y where z < 0: the same as the formulas of
         the class, and for labels 0 and 1 without a difference of nearly equal numbers.
         """
         z, p = y_pred, self._pos_weight
@@ -302,13 +302,13 @@ class BCEWithLogits(Loss):
             yield call(self._continued, z, y, losses, delta)
             return
         zero, one = np.zeros((), y.dtype), np.ones((), y.dtype)
-        e, u, term = (empty(y.shape, y.dtype) for _ in range(3))
+        r, u, term = (empty(y.shape, y.dtype) for _ in range(3))
         mask = empty(y.shape, np.bool_)
-        yield call(np.copysign, z, -one, e)
-        yield call(exp, e, e)
-        yield call(np.log1p, e, losses)
-        yield call(np.add, e, one, term)
-        yield call(np.divide, e, term, delta)  # e / (1 + e)
+        yield call(np.copysign, z, -one, r)
+        yield call(exp, r, r)
+        yield call(np.log1p, r, losses)
+        yield call(np.add, r, one, term)
+        yield call(np.divide, r, term, delta)  # r / (1 + r)
         yield call(np.copysign, delta, z, delta)
         yield call(np.signbit, z, mask)
         yield call(np.logical_not, mask, mask)

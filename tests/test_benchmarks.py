@@ -237,6 +237,22 @@ def test_quick_leaves_what_is_given() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ([], "sweep"),
+        (["--minutes", "40"], "sweep"),
+        (["--peers", "torch"], "part"),
+        (["--batches=1"], "part"),
+        (["--quick"], "quick"),
+        (["--quick", "--cores", "2"], "quick"),
+        (["--output", "x/mine.json.gz", "--batches", "1"], "mine"),
+    ],
+)
+def test_a_part_does_not_take_the_whole_sweeps_place(words, name) -> None:
+    assert arguments(words).output.name == f"{name}.json.gz"
+
+
+@pytest.mark.parametrize(
     "words", [["--networks", "3-1:gelu"], ["--batches", "0"], ["--peers", "keras"], ["--cores", "0"]]
 )
 def test_a_wrong_command_line_says_so(words, capsys) -> None:
@@ -257,6 +273,10 @@ def test_a_run_of_one_cell(tmp_path, capsys) -> None:
     write(path, sweep.results())
     results = read(path)
     (cell,) = cells(results)
+    head, line = [line.split() for line in capsys.readouterr().out.splitlines() if not line.startswith("#")][1:]
+    assert head[-2:] == ["floor", "rounds"]
+    assert line[1] == "2-2-1:tanh"
+    assert line[-2:] == [f"{cell.floor().median:.2f}", f"{len(cell.rounds['ours'])}"]
     assert set(cell.rounds) == {"ours", "floor"}
     assert FEWEST <= len(cell.rounds["ours"]) <= MOST
     assert cell.record["agreement"]["ours"]["gradient"] < 1e-14
@@ -264,7 +284,6 @@ def test_a_run_of_one_cell(tmp_path, capsys) -> None:
     about = results["groups"][0]["workers"]["ours"]
     assert len(about["cores"]) == 1 or not hasattr(os, "sched_setaffinity")
     assert about["environment"]["OPENBLAS_NUM_THREADS"] == "1"
-    assert "2-2-1:tanh" in capsys.readouterr().out
     assert "# The last full run" in page(results, [])
 
 

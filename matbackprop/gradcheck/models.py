@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from matbackprop.flat import named_parameters
+from matbackprop.flat import named_gradients, named_parameters
 from matbackprop.gradcheck.causes import Hypothesis
 from matbackprop.gradcheck.directional import STEP
 from matbackprop.gradcheck.problem import BadGradient, Problem
@@ -67,7 +67,7 @@ def parameters_of(layer: Layer) -> Arrays:
 
 def gradients_of(layer: Layer, names: Arrays) -> Arrays:
     """Return copies of the gradients of a layer, under the names given."""
-    found = [array.copy() for _, part in layer.walk() for array in part._gradients.values()]
+    found = [array.copy() for array in named_gradients(layer).values()]
     return dict(zip(names, found, strict=True))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from matbackprop.flat import named_parameters
 from matbackprop.gradcheck.api import check_problem, combined
 from matbackprop.gradcheck.at_zero import kink_at_zero
 from matbackprop.gradcheck.models import draw, layer_problem, layered_problem, model_problem
@@ -162,7 +163,7 @@ def _random(report: GradientReport) -> bool:
 
 def _dtype(layer: Layer, x: object) -> np.dtype[np.floating]:
     """Return the type to check a layer in: its parameters', or x's where it is a float."""
-    found = [array.dtype for _, part in layer.walk() for array in part._parameters.values()]
+    found = [array.dtype for array in named_parameters(layer).values()]
     dtype = found[0] if found else getattr(x, "dtype", None)
     return dtype if dtype in (np.float32, np.float64, np.longdouble) else np.dtype(np.float64)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 from io import BytesIO
 from pathlib import Path
 
+from matbackprop.files.disk import replace_file
 from matbackprop.notebooks import NETWORKS, load
 from matbackprop.validation import as_tolerance
 from matbackprop.worked.example import WorkedExample
@@ -92,22 +91,10 @@ def _deliver(content: str | bytes, output: str | None) -> None:
         else:
             sys.stdout.buffer.write(data)
         return
+    if not output:
+        raise ValueError("--output: expected the name of a file, got nothing")
     path = Path(output)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"no such directory: {path.parent}")
-    if path.exists() and not path.is_file():
+    if path.exists() and not (path.is_file() or path.is_dir()):
         path.write_bytes(data)  # /dev/stdout and the like cannot be replaced
-        return
-    handle, name = tempfile.mkstemp(dir=path.resolve().parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~mask)
-        os.replace(name, path.resolve())  # noqa: PTH105 - atomic, also over what is there
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    else:
+        replace_file(path, data)

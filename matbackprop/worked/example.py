@@ -109,10 +109,10 @@ class WorkedExample:
         KeyError
             If there is none; it lists those that there are.
         """
-        if name in self._by_name:
-            return self._by_name[name]
         if not isinstance(name, str):
             raise TypeError(f"expected the name of a step, such as {self.names[0]!r}, got {name!r}; .steps is in order")
+        if name in self._by_name:
+            return self._by_name[name]
         known = unicodedata.normalize("NFC", name.strip())
         for pattern, spelling in SPELLINGS:
             known = re.sub(pattern, spelling, known)
@@ -220,7 +220,10 @@ class WorkedExample:
         return draw(self, highlight, direction=direction, ax=ax, values=values, deltas=deltas, row=row)
 
     def to_text(self, width: int | None = None) -> str:
-        """Return plain text, at most `width` columns wide; by default as wide as the terminal."""
+        """Return plain text, at most `width` columns wide; by default as wide as the terminal.
+
+        It is never narrower than 40 columns, and as wide as its widest matrix.
+        """
         from matbackprop.worked.text import plain
 
         return plain(self, width)

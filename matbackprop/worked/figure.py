@@ -44,11 +44,10 @@ def draw(
         raise ImportError("plot: needs matplotlib; pip install 'matbackprop[viz]'") from error
     if direction not in tuple(ARROWS):
         raise ValueError(f"plot: direction is one of {', '.join(map(repr, ARROWS))}, got {describe(direction)}")
-    if ax is not None and not isinstance(ax, Axes):
-        raise TypeError(f"plot: ax: expected matplotlib axes, got {describe(ax)}")
+    if ax is not None and not (isinstance(ax, Axes) and ax.name == "rectilinear"):
+        raise TypeError(f"plot: ax: expected matplotlib axes, neither polar nor 3d, got {describe(ax)}")
     values, deltas = as_flag(values, "plot: values", "omit it"), as_flag(deltas, "plot: deltas", "omit it")
-    if values or deltas:
-        row = _row(example, row)
+    row = _row(example, row, needed=values or deltas)
     columns = lay_out(example)
     edge, units = reach(example, columns, highlight)
     below = any(column.biases for column in columns) + deltas
@@ -63,12 +62,12 @@ def draw(
     return ax
 
 
-def _row(example: WorkedExample, row: object) -> int:
+def _row(example: WorkedExample, row: object, *, needed: bool) -> int:
     rows = len(example["A0"].value)
     if isinstance(row, bool) or not isinstance(row, (int, np.integer)):
         raise TypeError(f"plot: row: expected an integer, got {describe(row)}")
-    if not -rows <= row < rows:
-        raise IndexError(f"plot: row: the batch has {rows} examples, got {row}")
+    if not -rows <= row < rows and (needed or row):  # of no rows the network can be drawn
+        raise IndexError(f"plot: row: the batch has {rows} example{'s' * (rows != 1)}, got {row}")
     return int(row)
 
 
@@ -115,6 +114,7 @@ class _Picture:
             self.gaps(place, column)
         self.loss(DARK)
         right = len(self.columns) * ACROSS - ACROSS / 2 + 1
+        self.ax.set(xscale="linear", yscale="linear")
         self.ax.set(xlim=(-1.3, right), ylim=(-self.top - 1.3, self.top + 1.8), aspect="equal")
         self.ax.set_axis_off()
 
@@ -249,10 +249,12 @@ def _curve(layer: Layer) -> Any:
     """Return the function of an elementwise layer from -3 to 3, scaled to [-1, 1], if it has no parameters."""
     if not layer.elementwise or layer.in_features not in (None, 1) or layer.has_parameters():
         return None
-    twin = layer.copy()
+    twin, x = layer.copy(), np.linspace(-3, 3, 61).reshape(-1, 1)
     try:
-        y = np.asarray(twin.forward(np.linspace(-3, 3, 61).reshape(-1, 1)))[:, 0]
-    except (TypeError, ValueError):
-        return None  # a layer of somebody's that wants something else; the letter f will do
+        with np.errstate(all="ignore"):
+            y, again = (np.array(twin.forward(x)).reshape(x.shape)[:, 0] for _ in range(2))
+    except Exception:  # noqa: BLE001 - a layer of somebody's that wants something else; the letter f will do
+        return None
     size = np.abs(y).max()
-    return y / size if np.isfinite(size) and size else None
+    drawn = np.isfinite(size) and size and np.array_equal(y, again)  # what is random has no curve
+    return y / size if drawn else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from itertools import groupby, zip_longest
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from matbackprop.validation import Array
 from matbackprop.worked.canvas import formula
 from matbackprop.worked.digits import digits, span
 from matbackprop.worked.notation import Formula, Frac, Group, Matrix, Name, Node, Op, Row, Sup, Symbol, Term
-from matbackprop.worked.steps import Step, as_matrix, flat, is_small
+from matbackprop.worked.steps import Step, as_matrix, flat, grouped, is_small
 
 if TYPE_CHECKING:
     from matbackprop.worked.example import WorkedExample
@@ -55,7 +55,9 @@ PREAMBLE = r"""\documentclass[a4paper,fleqn]{article}
 
 
 def text(value: str) -> str:
-    r"""Return plain text for LaTeX's text mode; what is not ASCII goes through math mode, or becomes a question mark.
+    r"""Return plain text for LaTeX's text mode, as one paragraph.
+
+    What is not ASCII goes through math mode, or becomes a question mark.
 
     Examples
     --------
@@ -63,7 +65,7 @@ def text(value: str) -> str:
     >>> text("100% of W_1 → Ŷ")
     '100\\% of W\\_1 $\\to $ $\\hat{Y}$'
     """
-    return "".join(ESCAPES.get(c, c) if c.isascii() else f"${_letter(c)}$" for c in value)
+    return "".join(ESCAPES.get(c, c) if c.isascii() else f"${_letter(c)}$" for c in " ".join(value.split()))
 
 
 def _letter(letter: str) -> str:
@@ -182,23 +184,23 @@ def _heat(value: Array) -> str:
     return r"\hspace*{2em}\vbox{\offinterlineskip\hsize=14cm " + "\\par ".join(rows) + "}"
 
 
+def _step(step: Step) -> list[str]:
+    """Return the paragraphs of one step."""
+    parts = [_display(step)]
+    if not is_small(step.value):
+        shape = r" \times ".join(map(str, step.shape))
+        parts.append(rf"\hspace*{{2em}}${shape}$, {text(span(step.value))}")
+        parts += [_heat(step.value)] if step.value.size else []
+    return [*parts, text(step.note)] if step.note else parts
+
+
 def document(example: WorkedExample, *, standalone: bool) -> str:
     """Return the example as a LaTeX document, or as what goes into one."""
     parts = [r"\section*{Worked example}", text(example.title), *map(text, example.notes)]
-    for phase, steps in groupby(example, lambda step: step.phase):
+    for phase, layers in grouped(example):
         parts.append(rf"\subsection*{{{phase.capitalize()}}}")
-        layer = ""
-        for step in steps:
-            if step.layer != layer:
-                layer = step.layer
-                parts.append(rf"\textit{{{text(layer)}}}")
-            parts.append(_display(step))
-            if not is_small(step.value):
-                shape = r" \times ".join(map(str, step.shape))
-                parts.append(rf"\hspace*{{2em}}${shape}$, {text(span(step.value))}")
-                if step.value.size:
-                    parts.append(_heat(step.value))
-            if step.note:
-                parts.append(text(step.note))
+        for layer, steps in layers:
+            parts += [rf"\textit{{{text(layer)}}}"] if layer else []
+            parts += [part for step in steps for part in _step(step)]
     body = "\n\n".join(parts) + "\n"
     return PREAMBLE + body + "\\end{document}\n" if standalone else body

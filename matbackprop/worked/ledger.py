@@ -112,6 +112,18 @@ class Ledger:
             self.stages.append(Stage(layer, layer.label, name, str(output), names, derivative))
             name = str(output)
 
+    def check_mixes(self, stage: Stage, shape: tuple[int, int]) -> None:
+        """Raise a ValueError if the parameter by which the layer says that it mixes its inputs is no (out, in)."""
+        name = stage.layer.mixes
+        if name is None:
+            return
+        got = self.steps[stage.parameters[name]].shape if name in stage.parameters else "no such parameter"
+        if got != shape:
+            raise ValueError(
+                f"{stage.label}: mixes = {name!r}: expected the name of its weight of shape (out, in) = {shape}, "
+                f"got {got}; leave mixes out where the layer does not compute x @ weight.T"
+            )
+
     def letter(self, layer: Layer, parameter: str, number: str) -> str:
         """Return the letter of a parameter, one that no other quantity has."""
         letter = layer.symbols.get(parameter, parameter)
@@ -174,12 +186,21 @@ def _ones(rows: int) -> Array | None:
 
 
 def stated(owner: Layer | Loss) -> Mapping[str, str]:
-    """Return the formulas of a layer or loss, unless they are a parent's and the computation its own."""
-    if "formulas" in vars(owner):
-        return owner.formulas
-    for cls in type(owner).__mro__:
+    """Return the formulas of a layer or loss, unless they are a parent's and the computation its own.
+
+    Raises
+    ------
+    TypeError
+        If they are something else than strings by name.
+    """
+    formulas: Mapping[str, str] = owner.formulas
+    given: Any = formulas  # a user's: anything may stand there
+    if not (isinstance(given, Mapping) and all(isinstance(text, str) for text in given.values())):
+        who = owner.label if isinstance(owner, Layer) else repr(owner)
+        raise TypeError(f"{who}: formulas: expected a dict of strings, got {formulas!r}")
+    for cls in () if "formulas" in vars(owner) else type(owner).__mro__:
         if "formulas" in vars(cls):
             break
         if any(name in vars(cls) for name in COMPUTING):
             return {}
-    return owner.formulas
+    return formulas

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from matbackprop.worked.digits import span
 from matbackprop.worked.latex import sides
-from matbackprop.worked.steps import Step, is_small
+from matbackprop.worked.steps import Step, grouped, is_small
 
 if TYPE_CHECKING:
     from matbackprop.worked.example import WorkedExample
@@ -18,14 +17,11 @@ __all__ = ["markdown"]
 def markdown(example: WorkedExample) -> str:
     """Return the example as Markdown."""
     parts = [f"# Worked example\n\n{code(example.title)}", *map(_escaped, example.notes)]
-    for phase, steps in groupby(example, lambda step: step.phase):
+    for phase, layers in grouped(example):
         parts.append(f"## {phase.capitalize()}")
-        layer = ""
-        for step in steps:
-            if step.layer != layer:
-                layer = step.layer
-                parts.append(code(layer))
-            parts += _step(step)
+        for layer, steps in layers:
+            parts += [code(layer)] if layer else []
+            parts += [part for step in steps for part in _step(step)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -40,8 +36,8 @@ def _step(step: Step) -> list[str]:
 
 
 def code(text: str) -> str:
-    """Return text as code, whatever backticks are in it."""
-    fence = "`"
+    """Return text as code, whatever backticks are in it; on one line, since a line of its own may end a paragraph."""
+    text, fence = " ".join(text.split()), "`"
     while fence in text:
         fence += "`"
     space = " " if "`" in text else ""
@@ -49,4 +45,4 @@ def code(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|$" else c for c in text)
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|$&~" else c for c in " ".join(text.split()))

@@ -187,6 +187,8 @@ class _Parser:
             if token[1:-1] not in self.terms:
                 raise self.fail(f"{token} is none of {', '.join('{' + name + '}' for name in self.terms)}")
             node = self.terms[token[1:-1]]
+        elif token in ("{", "}"):
+            raise self.fail(f"a {token!r} has no partner")
         elif token == "∂" and self.next():
             return Row((Op("∂"), self.atom()))
         elif token[0].isalnum() and token not in SIGNS:
@@ -267,8 +269,13 @@ def _substitute(node: Node, found: list[int]) -> Node | None:
         case Row(parts=(Op("∂"), *_)):
             return None  # no number stands for both ends of a derivative
         case Row(parts=parts):
-            new = [_substitute(part, found) for part in parts]
-            return None if None in new else Row(tuple(part for part in new if part is not None))
+            new: list[Node] = []
+            for part in parts:
+                number = _substitute(part, found)
+                if number is None:
+                    return None
+                new += [Op("·"), number] if new and _bare_number(new[-1]) and _bare_number(number) else [number]
+            return Row(tuple(new))
         case Group(bracket=bracket, body=body):
             inner = _substitute(body, found)
             return Group(bracket, inner) if isinstance(inner, Row) else None
@@ -276,3 +283,8 @@ def _substitute(node: Node, found: list[int]) -> Node | None:
             first, second = _substitute(base, found), _substitute(above, found)
             return None if first is None or second is None else type(node)(first, second)
     return node
+
+
+def _bare_number(node: Node) -> bool:
+    """Return whether two of these beside each other would read as one number."""
+    return (isinstance(node, Matrix) and node.value.ndim == 0) or (isinstance(node, Name) and node.text[0].isdigit())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from html import escape
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from matbackprop.worked.digits import number, span
 from matbackprop.worked.mathml import math, matrix
-from matbackprop.worked.steps import Step, flat, is_small
+from matbackprop.worked.steps import Step, flat, grouped, is_small
 
 if TYPE_CHECKING:
     from matbackprop.worked.example import WorkedExample
@@ -69,14 +68,11 @@ def page(example: WorkedExample, *, standalone: bool) -> str:
     """Return the example as a page, or as one element."""
     parts = ["<h2>Worked example</h2>", f"<p><code>{escape(example.title)}</code></p>"]
     parts += [f"<p>{escape(note)}</p>" for note in example.notes]
-    for phase, steps in groupby(example, lambda step: step.phase):
+    for phase, layers in grouped(example):
         parts.append(f"<h3>{phase}</h3>")
-        layer = ""
-        for step in steps:
-            if step.layer != layer:
-                layer = step.layer
-                parts.append(f'<div class="layer">{escape(layer)}</div>')
-            parts.append(_step(step))
+        for layer, steps in layers:
+            parts += [f'<div class="layer">{escape(layer)}</div>'] if layer else []
+            parts += map(_step, steps)
     body = f'<div class="mbp"><style>{STYLE}</style>\n{chr(10).join(parts)}\n</div>'
     return PAGE.format(title=escape(example.title), body=body) if standalone else body
 

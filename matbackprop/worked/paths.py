@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from matbackprop.validation import describe
+from matbackprop.flat import named_gradients
+from matbackprop.validation import Array, describe
 from matbackprop.worked.digits import number
 
 if TYPE_CHECKING:
@@ -154,13 +155,25 @@ def find(example: WorkedExample, name: object, index: Sequence[object]) -> tuple
 def outputs_of(example: WorkedExample, stage: Stage, key: str, index: tuple[int, ...]) -> list[int]:
     """Return the units of a layer's output that an entry of its parameter goes into.
 
-    An entry of W, (out, in), goes into one, and so does one of a vector with an entry a unit; any other may go into
-    all.
+    An entry of W, (out, in), goes into one, and so does one of a vector with an entry a unit, unless the other units
+    show a derivative; any other may go into all.
     """
-    width = example[stage.output].shape[1]
-    if key == stage.layer.mixes or example[stage.parameters[key]].shape == (width,):
+    rows, width = example[stage.output].shape
+    if key == stage.layer.mixes:
         return [index[0]]
+    if example[stage.parameters[key]].shape == (width,):
+        others = np.sqrt(np.arange(1, rows * width + 1)).reshape(rows, width)  # of which no two cancel
+        others[:, index[0]] = 0
+        if _derivative(example, stage, key, index, others) == 0:
+            return [index[0]]
     return list(range(width))
+
+
+def _derivative(example: WorkedExample, stage: Stage, key: str, index: tuple[int, ...], delta: Array) -> Any:
+    """Return what the layer's backward makes of this Δ, at the entry of its parameter."""
+    stage.layer.forward(example[stage.input].value)
+    stage.layer.backward(delta.astype(example[stage.output].value.dtype))
+    return named_gradients(stage.layer)[key][index].item()
 
 
 def trace(example: WorkedExample, name: str, index: tuple[int, ...]) -> Paths:
@@ -202,13 +215,8 @@ def _first(example: WorkedExample, stage: Stage, key: str, index: tuple[int, ...
         return _entry(example, stage.input, (row, index[1]))
     delta = np.zeros_like(example[stage.output].value)
     delta[row, unit] = 1
-    stage.layer.forward(example[stage.input].value)
-    stage.layer.backward(delta)
-    gradient = {prefix + name: array for prefix, part in stage.layer.walk() for name, array in part._gradients.items()}[
-        key
-    ]
     text = f"∂{stage.output}[{row},{unit}]/∂{stage.parameters[key]}"
-    return Factor(text, index, gradient[index].item())
+    return Factor(text, index, _derivative(example, stage, key, index, delta))
 
 
 def _entry(example: WorkedExample, name: str, index: tuple[int, ...]) -> Factor:

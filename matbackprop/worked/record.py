@@ -6,9 +6,9 @@ import copy
 
 import numpy as np
 
-from matbackprop.flat import width_after
+from matbackprop.flat import named_gradients, width_after
 from matbackprop.layer import as_result, read_only
-from matbackprop.loss import Loss, check_loss
+from matbackprop.loss import Loss, Objective, check_loss
 from matbackprop.sequential import Sequential
 from matbackprop.validation import Array, as_tolerance, describe
 from matbackprop.worked.example import Stage, WorkedExample
@@ -38,7 +38,7 @@ def explain(
     x : array_like, shape (..., in)
         A batch, or one example alone, which is then written as a batch of one.
     y : array_like, shape (..., out)
-        Targets.
+        Targets, as the loss takes them; for `CrossEntropy` classes too, shape (...).
     loss : Loss
     sample_weight : array_like, optional
         Multiplies each element's loss, as in `Sequential.backprop`.
@@ -119,6 +119,7 @@ class _Recorder(Ledger):
         for stage in self.stages:
             layer = stage.layer
             wanted = (len(rows), width_after(layer, rows.shape[1]))
+            self.check_mixes(stage, (wanted[1], rows.shape[1]))
             rows = as_result(layer, "forward", layer.forward(read_only(rows)), wanted, self.x.dtype)
             left: list[Symbol | Formula] = [PREDICTION] if stage is self.stages[-1] else []
             right = self.formula(stage, "forward", f"{type(layer).__name__}({{x}})")
@@ -132,8 +133,10 @@ class _Recorder(Ledger):
         fused = self.loss.through(last.layer) if len(self.stages) > 1 else None
         formula = self.loss_formula("loss", "ℓ({y_pred}, {y_true})", "Σ ")
         slope = self.loss_formula("derivative", "∂ℓ/∂{y_pred}", "")
-        value = self.loss(prediction, self.y, self.weight)
-        delta = self.loss.backward()
+        # Where backprop computes the loss from Z, it lets a NaN in Ŷ pass: what is then wrong is to be seen here.
+        stated_by = self.loss if fused is None else copy.copy(self.loss)
+        delta = np.empty(prediction.shape, prediction.dtype)
+        value = Objective(self.loss, prediction, self.y, self.weight, delta, np.empty, stated_by).run()
         note = stated(self.loss).get("note", "")
         if fused is None:
             self.add("loss", LOSS, np.asarray(value, self.x.dtype), right=formula, layer=repr(self.loss), note=note)
@@ -173,7 +176,7 @@ class _Recorder(Ledger):
         if inner is not None:
             with np.errstate(all="ignore"):
                 product = outer.value * inner.value
-            if not np.allclose(product, delta, rtol=np.finfo(delta.dtype).eps ** 0.5, atol=0):
+            if not np.allclose(product, delta, rtol=np.finfo(delta.dtype).eps ** 0.5, atol=0, equal_nan=True):
                 note = f"The product of the two factors has lost its digits here; this is computed from {last.input}."
         right = self.loss_formula("through", "∂ℓ/∂{y_pred}", "")
         symbol, of = self.slope(last.input), self.symbols[last.input]
@@ -192,7 +195,7 @@ class _Recorder(Ledger):
         self.add_derivative(stage)
         layer, shape = stage.layer, self.steps[stage.input].shape
         delta = as_result(layer, "backward", layer.backward(read_only(delta)), shape, self.x.dtype)
-        gradients = {prefix + key: array for prefix, part in layer.walk() for key, array in part._gradients.items()}
+        gradients = named_gradients(layer)
         for parameter, name in stage.parameters.items():
             of = self.symbols[name]
             right = self.formula(stage, parameter, f"{{delta}} ∂{{y}}/∂{{{parameter}}}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy as np
 from matbackprop.validation import Array
 from matbackprop.worked.notation import Formula, Row, Symbol
 
-__all__ = ["PHASES", "SMALL", "Step", "as_matrix", "flat", "freeze", "is_small"]
+__all__ = ["PHASES", "SMALL", "Step", "as_matrix", "flat", "freeze", "grouped", "is_small"]
 
 #: In their order.
 PHASES = ("given", "forward", "loss", "backward", "update")
@@ -112,3 +114,17 @@ class Step:
 
     def __repr__(self) -> str:
         return f"{self.formula}, shape {self.shape}:\n{self.value}"
+
+
+def grouped(steps: Iterable[Step]) -> Iterator[tuple[str, list[tuple[str, list[Step]]]]]:
+    """Yield each phase with its layers, and each of these with its steps; where none computed them, its name is empty.
+
+    Examples
+    --------
+    >>> from matbackprop.worked.steps import Step, grouped
+    >>> steps = Step("A0", "given", np.ones(2)), Step("Z1", "forward", np.ones(2), "layer 0, Linear(2, 3)")
+    >>> [(phase, [layer for layer, _ in layers]) for phase, layers in grouped(steps)]
+    [('given', ['']), ('forward', ['layer 0, Linear(2, 3)'])]
+    """
+    for phase, part in groupby(steps, lambda step: step.phase):
+        yield phase, [(layer, list(one)) for layer, one in groupby(part, lambda step: step.layer)]

@@ -6,14 +6,12 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from matbackprop.validation import as_size
 from matbackprop.worked.canvas import Block, beside, formula, heat, matrix
 from matbackprop.worked.digits import span
-from matbackprop.worked.steps import Step, is_small
+from matbackprop.worked.steps import Step, grouped, is_small
 
 if TYPE_CHECKING:
     from matbackprop.worked.example import WorkedExample
@@ -68,28 +66,19 @@ def _fit(blocks: list[Block], width: int) -> list[str] | None:
     return block if len(block[0]) <= width else None
 
 
-def _groups(example: WorkedExample) -> Iterator[tuple[str, str, list[Step]]]:
-    """Yield phase, layer and steps, of one layer after the other."""
-    for (phase, layer), steps in groupby(example, lambda step: (step.phase, step.layer)):
-        yield phase, layer, list(steps)
-
-
 def plain(example: WorkedExample, width: int | None = None) -> str:
     """Return the example as plain text."""
     width = shutil.get_terminal_size().columns if width is None else as_size(width, "to_text: width")
     width = max(width, NARROWEST)
     shapes = max(len(_shape(step)) for step in example)
     text = [*textwrap.wrap(example.title, width, subsequent_indent="    "), *_notes(example, width)]
-    last = ""
-    for phase, layer, steps in _groups(example):
-        if phase != last:
-            text += ["", f"── {phase} ".ljust(width, "─")]
-            last = phase
-        if layer:
+    for phase, layers in grouped(example):
+        text += ["", f"── {phase} ".ljust(width, "─")]
+        for layer, steps in layers:
             text += textwrap.wrap(layer, width, initial_indent="  ", subsequent_indent="  ")
-        for step in steps:
-            rows = lines(step, width - shapes - 6)
-            text += [f"    {_shape(step) if row == 0 else '':<{shapes}}  {line}" for row, line in enumerate(rows)]
+            for step in steps:
+                rows = lines(step, width - shapes - 6)
+                text += [f"    {_shape(step) if row == 0 else '':<{shapes}}  {line}" for row, line in enumerate(rows)]
     return "\n".join(line.rstrip() for line in text)
 
 
@@ -131,11 +120,11 @@ def with_rich(example: WorkedExample, width: int) -> str:
     stream = StringIO()
     console = Console(file=stream, force_terminal=True, width=width, legacy_windows=False, highlight=False)
     console.print(Text(example.title, "bold"), *(Text(f"\n{note}") for note in example.notes), sep="")
-    for phase, groups in groupby(_groups(example), lambda group: group[0]):
+    for phase, layers in grouped(example):
         table = Table(box=SIMPLE_HEAD, width=width, header_style="bold cyan", show_edge=False)
         table.add_column("shape", width=shapes, no_wrap=True, style="dim")
         table.add_column(phase, no_wrap=True, ratio=1)
-        for _, layer, steps in groups:
+        for layer, steps in layers:
             if layer:
                 table.add_row("", Text(layer, "italic dim", no_wrap=False))
             for step in steps:

@@ -172,13 +172,61 @@ def test_layers_of_a_users(rng):
         ({"direction": ["forward"]}, ValueError, "plot: direction is one of"),
         ({"ax": "axes"}, TypeError, "plot: ax: expected matplotlib axes"),
         ({"values": 1}, TypeError, "plot: values: expected True or False"),
-        ({"values": True, "row": 3}, IndexError, "plot: row: the batch has 1 examples, got 3"),
+        ({"values": True, "row": 3}, IndexError, "plot: row: the batch has 1 example, got 3"),
         ({"values": True, "row": 0.0}, TypeError, "plot: row: expected an integer"),
+        ({"row": -2}, IndexError, "plot: row: the batch has 1 example, got -2"),
+        ({"row": 0.0}, TypeError, "plot: row: expected an integer"),
     ],
 )
 def test_bad_input(options, error, message):
     with pytest.raises(error, match=message):
         explained("relu-1-1").plot(**options)
+
+
+def test_axes_of_other_kinds():
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    for kind in ("polar", "3d"):
+        with pytest.raises(TypeError, match="plot: ax: expected matplotlib axes, neither polar nor 3d, got "):
+            explained("relu-1-1").plot(ax=figure.add_subplot(projection=kind))
+    ax = figure.add_subplot()
+    ax.set(xscale="log", yscale="symlog")
+    explained("relu-1-1").plot(ax=ax)
+    assert ax.get_xlim()[0] < 0
+
+
+def test_what_has_no_curve_is_an_f():
+    class Log(mb.Layer):
+        """Warns below zero."""
+
+        elementwise = True
+
+        def forward(self, x, out=None):
+            self.x = x
+            return np.log(x, out=out)
+
+        def backward(self, delta, out=None):
+            return np.divide(delta, self.x, out=out)
+
+    class Pair(mb.Layer):
+        """Takes rows of two only."""
+
+        elementwise = True
+
+        def forward(self, x, out=None):
+            if x.shape[1] != 2:
+                raise RuntimeError("rows of two")
+            return np.negative(x, out=out)
+
+        def backward(self, delta, out=None):
+            return np.negative(delta, out=out)
+
+    for layer in (Log(), Pair(), mb.Dropout(0.5, rng=0)):
+        ax = mb.explain(mb.Sequential(layer), np.ones((1, 2)), np.zeros((1, 2)), mb.MSE()).plot()
+        assert texts(ax).count("$f$") == 2
+        assert not ax.lines
+    assert len(mb.explain(mb.Sequential(mb.Tanh()), np.ones((1, 2)), np.zeros((1, 2)), mb.MSE()).plot().lines) == 2
 
 
 def test_without_matplotlib(monkeypatch):

@@ -97,6 +97,34 @@ def test_a_parameter_that_every_unit_shares(rng):
     assert_allclose(paths.total, ex["∂L/∂slope2"].value, rtol=1e-13)
 
 
+def test_a_vector_that_every_unit_shares(rng):
+    """It has an entry a unit, and yet each goes into all of them."""
+
+    class Mixed(mb.Layer):
+        mixes = "weight"
+        weight, gain = mb.Parameter(), mb.Parameter()
+        weight_grad, gain_grad = mb.Gradient("weight"), mb.Gradient("gain")
+        into = np.array([[1.0, 2.0], [-1.0, 4.0]])
+
+        def __init__(self):
+            self.weight, self.gain = np.eye(2), np.ones(2)
+
+        def forward(self, x, out=None):
+            self.x = x
+            return x @ self.weight.T + self.into @ self.gain
+
+        def backward(self, delta, out=None):
+            self.weight_grad, self.gain_grad = delta.T @ self.x, self.into.T @ delta.sum(axis=0)
+            return delta @ self.weight
+
+    model = mb.Sequential(Mixed(), mb.Tanh(), mb.Linear(2, 1), rng=rng)
+    ex = mb.explain(model, rng.normal(size=(3, 2)), rng.normal(size=(3, 1)), mb.MSE())
+    for index in (0, 1):
+        assert len(ex.paths("gain1", index)) == 6
+        assert_allclose(ex.paths("gain1", index).total, ex["∂L/∂gain1"].value[index], rtol=1e-12)
+    assert len(ex.paths("b2", 0)) == 3
+
+
 def test_too_many_paths(rng):
     model = mb.Sequential(*(mb.Linear(10, 10) for _ in range(5)), rng=0)
     ex = mb.explain(model, rng.normal(size=(3, 10)), rng.normal(size=(3, 10)), mb.MSE())

@@ -248,8 +248,9 @@ def test_no_such_step(rng):
         ex["W7"]
     assert "W7" not in ex
     assert 3 not in ex
-    with pytest.raises(TypeError, match=r"expected the name of a step, such as 'A0', got 3; \.steps is in order"):
-        ex[3]
+    for name in (3, None, ["W1"]):
+        with pytest.raises(TypeError, match=r"expected the name of a step, such as 'A0', got .*; \.steps is in order"):
+            ex[name]
     assert [step.name for step in ex] == ex.names
     assert len(ex) == len(ex.names)
 
@@ -423,6 +424,8 @@ def test_no_two_quantities_have_one_name(letter, rng):
         ("{x})", r"'\)' closes nothing"),
         ("{x} /", "nothing follows the /"),
         ("{x}^", r"nothing follows the \^"),
+        ("{x", r"a '\{' has no partner"),
+        ("x}", r"a '\}' has no partner"),
     ],
 )
 def test_a_formula_that_cannot_be_read(template, why):
@@ -431,6 +434,27 @@ def test_a_formula_that_cannot_be_read(template, why):
     model = mb.Sequential(layer)
     with pytest.raises(ValueError, match=rf"layer 0, Scale\(\): formulas\['forward'\]: .*{why}"):
         mb.explain(model, np.ones((1, 2)), np.ones((1, 2)), mb.MSE())
+
+
+@pytest.mark.parametrize("formulas", [None, 3, ["forward"], {"forward": 3}, {"note": None}], ids=str)
+def test_formulas_that_are_none(formulas):
+    layer, loss = Scale(2), mb.MSE()
+    layer.formulas = formulas
+    with pytest.raises(TypeError, match=r"layer 0, Scale\(\): formulas: expected a dict of strings, got "):
+        mb.explain(mb.Sequential(layer), np.ones((1, 2)), np.ones((1, 2)), mb.MSE())
+    loss.formulas = formulas
+    with pytest.raises(TypeError, match=r"MSE\(\): formulas: expected a dict of strings, got "):
+        mb.explain(mb.Sequential(mb.Tanh()), np.ones((1, 2)), np.ones((1, 2)), loss)
+
+
+@pytest.mark.parametrize("mixes", ["weight", "scale", 5])
+def test_mixes_that_is_no_weight(mixes):
+    class Mixed(Scale):
+        pass
+
+    Mixed.mixes = mixes
+    with pytest.raises(ValueError, match=rf"layer 0, Mixed\(\): mixes = {mixes!r}: expected .* \(2, 2\), got "):
+        mb.explain(mb.Sequential(Mixed(2)), np.ones((1, 2)), np.ones((1, 2)), mb.MSE())
 
 
 # Bad input
@@ -476,6 +500,19 @@ def test_what_is_not_finite_is_shown_as_it_is(rng):
     assert "NaN" in str(ex)
     assert "∞" in str(ex)
     json.dumps(ex.to_dict(), allow_nan=False)
+
+
+def test_nan_under_a_fused_loss(rng):
+    """Where backprop gives NaN and no error, so does the worked example, which is to show where it began."""
+    model = mb.Sequential(mb.Linear(2, 2), mb.Tanh(), mb.Linear(2, 1), mb.Sigmoid(), rng=rng)
+    x, y = [[np.nan, 1.0], [0.5, 1.0]], [[0.0], [1.0]]
+    assert np.isnan(model.backprop(x, y, mb.BCE()))
+    ex = mb.explain(model, x, y, mb.BCE(), lr=0.1)
+    assert_array_equal(np.isnan(ex["∂L/∂Ŷ"].value), [[True], [False]])
+    assert_array_equal(ex["∂L/∂W1"].value, model[0].weight_grad)
+    assert ex["Δ2"].note == ""  # no digit was lost: there was none
+    with pytest.raises(ValueError, match=r"y_true: expected values in \[0, 1\]"):
+        mb.explain(model, x, [[2.0], [1.0]], mb.BCE())
 
 
 @pytest.mark.parametrize("dtype", [np.complex128, np.longdouble])

@@ -39,7 +39,7 @@ def wide(rng):
 
 def odd(rng):
     """A model with a name that every format has to escape, and values that every format has to print."""
-    Odd = type("Odd_Layer", (Leak,), {"__repr__": lambda self: "<Odd & 100% $x_1$ `{}` \\ ~^#>"})
+    Odd = type("Odd_Layer", (Leak,), {"__repr__": lambda self: "<Odd & 100% $x_1$ `{}` \\ ~^#\n\n---\nnext>"})
     model = mb.Sequential(Scale(3), mb.Linear(3, 2), Odd(), mb.Linear(2, 1), rng=rng)
     model.parameters[:5] = [-0.0, 1e-300, 1e300, -1e20, 123456]
     with np.errstate(all="ignore"):
@@ -108,6 +108,13 @@ def test_formulas(template, plain, tex):
         assert latex.math(formula) == tex
     ET.fromstring(f"<math>{mathml.math(formula)}</math>")
     assert formula.numbers is None  # there is none to put in
+
+
+def test_two_numbers_beside_each_other_are_a_product():
+    terms = {"a": Term(Symbol("a"), np.array(1.5)), "b": Term(Symbol("b"), np.array(3.0))}
+    terms["c"] = Term(Symbol("c"), np.array([[4.0]]))
+    for template, text in [("{a} {b} {c}", "1.5 · 3 [4]"), ("2 {a} - {b}", "2 · 1.5 - 3"), ("2 {c}", "2 [4]")]:
+        assert "\n".join(canvas.formula(Formula(template, terms).numbers)[0]) == text
 
 
 def test_numbers_are_put_in_place():
@@ -228,7 +235,9 @@ def test_markdown(rng):
     assert text.startswith("# Worked example\n\n`Sequential(")
     assert "$$\nZ_{1}\n= A_{0} W_{1}^{\\top}\n= \\begin{bmatrix}" in text
     assert text.count("$$") % 2 == 0
-    assert "\n`` layer 2, <Odd & 100% $x_1$ `{}` " in odd(rng).to_markdown()
+    text = odd(rng).to_markdown()
+    assert "\n`` layer 2, <Odd & 100% $x_1$ `{}` \\ ~^# --- next> ``\n" in text  # on one line, or it would be a heading
+    assert "\n``\n" not in text  # where no layer computed a step, there is none to name
 
 
 # LaTeX
