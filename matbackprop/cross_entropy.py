@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from matbackprop.layer import Call
+from matbackprop.calls import Call
 from matbackprop.layers import exp
 from matbackprop.loss import Loss
 from matbackprop.losses import complex_log1p

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from matbackprop.layer import Call, Layer, read_only
+from matbackprop.calls import Call
+from matbackprop.layer import Layer, read_only
 from matbackprop.parameter import natural_dtype
 from matbackprop.validation import Array, as_array, as_out, check_finite, describe
 from matbackprop.workspace import Empty

@@ -22,7 +22,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from matbackprop.layer import Call, Layer
+from matbackprop.calls import Call
+from matbackprop.layer import Layer
 from matbackprop.layers import Sigmoid, exp
 from matbackprop.loss import Loss
 from matbackprop.settings import real

@@ -5,18 +5,15 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
 
+from matbackprop.calls import Call
 from matbackprop.settings import Configured, Setting, count, real
 from matbackprop.validation import Array, check_vector, describe
 
-__all__ = ["Call", "Optimizer", "PreparedOptimizer", "setting"]
-
-#: One NumPy call with its arrays, ready to be made.
-Call = partial[Any]
+__all__ = ["Optimizer", "PreparedOptimizer", "setting"]
 
 #: Bytes of each vector that are worked on at a time. The five or so pieces stay in a core's cache while all calls of
 #: a rule pass over them: a million float32 parameters take 2.5 ms rather than 3.7. Smaller pieces wait for Python.

@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from matbackprop.optimizer import Call, PreparedOptimizer, setting
+from matbackprop.calls import Call
+from matbackprop.optimizer import PreparedOptimizer, setting
 from matbackprop.settings import flag, real
 from matbackprop.validation import Array, describe
 
