@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class _Structural(Setting):
 
     def __set__(self, owner: Configured, value: object) -> None:
         super().__set__(owner, value)
-        vars(owner)["_parameters"] = None
+        vars(owner)["_gradients"] = None  # so that the next step binds its vectors again
 
 
 def setting(check: Any) -> Any:
@@ -53,6 +53,8 @@ class Optimizer(Configured, ABC):
         How many steps were taken; `update` counts its own.
     slots : tuple of str
         The names of the vectors that make up the state.
+    squares : frozenset of str
+        Those of them that are made of squares, and so never negative.
 
     Examples
     --------
@@ -73,6 +75,7 @@ class Optimizer(Configured, ABC):
     """
 
     lr: float = Setting(real())  # type: ignore[assignment]
+    squares: ClassVar[frozenset[str]] = frozenset()
 
     _steps: int
     _state: dict[str, Array]
@@ -104,7 +107,7 @@ class Optimizer(Configured, ABC):
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """The names of the vectors that make up the state."""
+        """The names of the vectors that make up the state; one that a setting no longer asks for is dropped."""
         return ()
 
     @property
@@ -121,6 +124,11 @@ class Optimizer(Configured, ABC):
 
         The first step makes the state. From then on the library's own rules allocate no array, and cost least when
         the two vectors are the same objects each time, as ``model.parameters`` and ``model.gradients`` are.
+
+        The state belongs to the optimiser, and goes with it to whatever vector of that size and type is given next: a
+        loop may make new arrays as it likes, but for another model make another optimiser, or call `reset` (`fit`
+        insists on it). The library's own rules finish a step whatever overflows in it, without a warning; what came of
+        it is in the parameters, and `check_state` finds it in the state.
 
         Parameters
         ----------
@@ -146,7 +154,7 @@ class Optimizer(Configured, ABC):
         """
         if parameters is not self._parameters or gradients is not self._gradients:
             self._bind(parameters, gradients)
-        self._steps += 1
+        self.__dict__["_steps"] += 1  # past __setattr__, which costs more than this
         self._run()
 
     def _run(self) -> None:
@@ -159,6 +167,14 @@ class Optimizer(Configured, ABC):
                 f"{type(self).__name__}: update returned {describe(result)}; it is to change the parameters in place, "
                 "as `parameters -= ...` does, and return nothing"
             )
+
+    def belongs_to(self, parameters: Array) -> bool:
+        """Return whether the state, if there is one, is free for this vector.
+
+        It is not if the last step changed another one. After `reset` and `load_state_dict` it is free for any, and so
+        is a copy's.
+        """
+        return not self.slots or self._parameters is None or self._parameters is parameters
 
     def _bind(self, parameters: Array, gradients: Array) -> None:
         """Check the vectors, and make what state there is not yet."""
@@ -206,6 +222,20 @@ class Optimizer(Configured, ABC):
         self._steps, self._state, self._like = 0, {}, None
         self._parameters = self._gradients = self._given = None
 
+    def check_state(self) -> None:
+        """Raise a ValueError if the state holds a number that goes wrong in the next step, and say which.
+
+        By default all numbers are to be finite, and those of the slots in `squares` not negative.
+        """
+        for name, array in self._state.items():
+            bad, wanted = ~np.isfinite(array), "finite numbers"
+            if name in self.squares:
+                bad |= (array.real < 0) | (array.imag < 0)
+                wanted = "finite numbers of at least 0"
+            if bad.any():
+                where = int(bad.argmax())
+                raise ValueError(f"{type(self).__name__}: {name}: expected {wanted}, got {array[where]} at {where}")
+
     @classmethod
     def _settings(cls) -> list[str]:
         """Return the names of the settings, the base's first."""
@@ -245,11 +275,15 @@ class Optimizer(Configured, ABC):
         trial.check_settings()
         trial._steps = count(state["steps"], f"{who}: steps")
         names = set(state) - {"kind", "steps", *settings}
+        if names and not trial._steps:
+            raise ValueError(f"{who}: steps is 0, and there are vectors: {sorted(map(str, names))}")
+        trial._state = {name: state[name] for name in names}  # of which the slots may depend
         if names != set(trial.slots) and (names or trial._steps):
             raise ValueError(f"{who}: expected the vectors {sorted(trial.slots)}, got {sorted(map(str, names))}")
         for name in trial.slots if names else ():
             trial._state[name] = _as_vector(state[name], f"{who}: {name}", trial._like)
             trial._like = trial._state[name].size, trial._state[name].dtype
+        trial.check_state()
         vars(self).update(vars(trial))
 
     def __copy__(self) -> Self:
@@ -290,15 +324,17 @@ class PreparedOptimizer(Optimizer):
 
     def update(self, parameters: Array, gradients: Array, *args: Any, **state: Any) -> None:
         """Make the calls once, unprepared: for a subclass that adds something to the rule."""
-        table, calls = self._prepare(parameters, gradients, state)
-        table[:] = self.numbers()
-        for call in calls:
-            call()
+        self._make(*self._prepare(parameters, gradients, state))
 
     def _run(self) -> None:
-        self._table[:] = self.numbers()
-        for call in self._calls:
-            call()
+        self._make(self._table, self._calls)
+
+    def _make(self, table: Array, calls: list[Call]) -> None:
+        """Make the calls, all of them: where warnings are errors, overflow in one would leave half a step."""
+        with np.errstate(all="ignore"):
+            table[:] = self.numbers()
+            for call in calls:
+                call()
 
     def _bind(self, parameters: Array, gradients: Array) -> None:
         super()._bind(parameters, gradients)
@@ -322,6 +358,13 @@ class PreparedOptimizer(Optimizer):
             pieces = {name: array[part] for name, array in vectors.items()}
             result += self.calls(w[part], g[part], numbers, scratch, **pieces)
         return table, result
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse what is no setting, a misspelt one say. What a subclass of your own keeps is its affair."""
+        kind = type(self)
+        if kind.__module__ == "matbackprop.optimizers" and not name.startswith("_") and not hasattr(kind, name):
+            raise AttributeError(f"{kind.__name__} has no setting {name}; it has {', '.join(self._settings())}")
+        super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
         kept = super().__getstate__()
