@@ -152,6 +152,11 @@ def fit(
 
     keeper = checkpoint if checkpoint is None or isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
     saved = _saved(keeper, as_flag(resume, "fit: resume", "pass True to go on from the checkpoint"))
+    if saved is None and not optimizer.belongs_to(model.parameters):
+        raise ValueError(
+            f"fit: optimizer: its state is of another model's training, {optimizer.steps} steps; make an optimiser for "
+            "each model, or call reset() to start anew (where the model's vectors moved, go on with a copy.copy of it)"
+        )
     rate, reason = optimizer.lr, None
     with _undone_by_errors(rng, optimizer):
         if saved is not None:
