@@ -63,8 +63,9 @@ def minus(w: Array, rate: Array, u: Array, s: Array) -> Iterator[Call]:
 class SGD(PreparedOptimizer):
     """Gradient descent, with momentum and Nesterov's variant of it.
 
-    w ← w - γ g; with momentum μ, u ← μ u + (1 - τ) g and w ← w - γ u, where u's first step has u = g, and without
-    momentum u is kept as it is; with `nesterov`, w ← w - γ (g + μ u). As in torch, and in Sutskever et al. (2013) but for γ, which stands before u here.
+    w ← w - γ g; with momentum μ, u ← μ u + (1 - τ) g and w ← w - γ u, where u's first step has u = g, and u is kept
+    as it is while there is no momentum; with `nesterov`, w ← w - γ (g + μ u). As in torch, and in Sutskever et al.
+    (2013) but for γ, which stands before u here.
 
     Parameters
     ----------
