@@ -244,14 +244,6 @@ class CrossEntropy(Loss):
         weight = self._class_weight
         return CrossEntropy, self.reduction, self._smoothing, None if weight is None else weight.tobytes()
 
-    def __repr__(self) -> str:
-        settings = [] if self.reduction == "mean" else [repr(self.reduction)]
-        if self._smoothing:
-            settings.append(f"label_smoothing={self._smoothing!r}")
-        if self._class_weight is not None:
-            settings.append(f"class_weight={self._class_weight.tolist()!r}")
-        return f"CrossEntropy({', '.join(settings)})"
-
 
 def _check_classes(name: str, y: Array, classes: int) -> None:
     """Raise a ValueError that names the first integer outside of 0...classes-1, if there is one."""

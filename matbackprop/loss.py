@@ -13,13 +13,14 @@ import numpy as np
 from matbackprop.calls import Call
 from matbackprop.layer import Layer, read_only
 from matbackprop.parameter import natural_dtype
+from matbackprop.settings import Configured
 from matbackprop.validation import Array, as_array, as_out, check_finite, describe
 from matbackprop.workspace import Empty
 
 __all__ = ["Loss", "Objective", "as_weight", "check_loss", "check_same_shape"]
 
 
-class Loss:
+class Loss(Configured):
     """A scalar that says how far a batch of predictions is from its targets: the base class of every loss.
 
     L = (1/n) Σ w ⊙ ℓ(Ŷ, Y) over all n elements, or the sum alone; ``Δ = ∂L/∂Ŷ = (w/n) ⊙ ∂ℓ/∂Ŷ``. A loss of your own
@@ -190,9 +191,6 @@ class Loss:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_delta": None}
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()" if self.reduction == "mean" else f"{type(self).__name__}('sum')"
 
 
 class Objective:

@@ -143,12 +143,6 @@ class Huber(Loss):
     def _key(self) -> Hashable:
         return (Huber, self.reduction, self._limit) if type(self) is Huber else super()._key()
 
-    def __repr__(self) -> str:
-        settings = [] if self.reduction == "mean" else [repr(self.reduction)]
-        if self._limit != 1:
-            settings.append(f"delta={self._limit!r}")
-        return f"Huber({', '.join(settings)})"
-
 
 class BCE(Loss):
     """The binary cross-entropy of probabilities, ℓ = -y log ŷ - (1 - y) log(1 - ŷ).
@@ -348,12 +342,6 @@ class BCEWithLogits(Loss):
             return super()._key()
         weight = self._pos_weight
         return BCEWithLogits, self.reduction, None if weight is None else (weight.shape, weight.tobytes())
-
-    def __repr__(self) -> str:
-        settings = [] if self.reduction == "mean" else [repr(self.reduction)]
-        if self._pos_weight is not None:
-            settings.append(f"pos_weight={self._pos_weight.tolist()!r}")
-        return f"BCEWithLogits({', '.join(settings)})"
 
 
 def complex_log1p(x: Array) -> Array:
