@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from matbackprop.calls import Call
-from matbackprop.optimizer import PreparedOptimizer, setting
+from matbackprop.optimizer import setting
+from matbackprop.prepared import PreparedOptimizer
 from matbackprop.settings import flag, real
 from matbackprop.validation import Array, describe
 

@@ -136,7 +136,7 @@ def test_in_pieces(rng, name, settings, monkeypatch):
     """A vector that is worked on in pieces, the last of them shorter, comes out to the bit as one that is not."""
     parameters, gradients = vectors(rng, np.float64, size=1000, steps=5)
     whole = run(make(name, settings), parameters, gradients)
-    monkeypatch.setattr("matbackprop.optimizer.CHUNK_BYTES", 8 * 300)
+    monkeypatch.setattr("matbackprop.prepared.CHUNK_BYTES", 8 * 300)
     np.testing.assert_array_equal(run(make(name, settings), parameters, gradients), whole)
 
 
