@@ -147,7 +147,7 @@ class Optimizer(Configured, ABC):
         >>> model.predict([0.0, 1.0]).round(1)
         array([1.])
         """
-        if parameters is not self._parameters or gradients is not self._gradients:
+        if gradients is not self._gradients or parameters is not self._parameters or gradients is None:
             self._bind(parameters, gradients)
         self.__dict__["_steps"] += 1  # past __setattr__, which costs more than this
         self._run()

@@ -554,6 +554,17 @@ def test_bad_vectors(parameters, gradients, error, words):
     optimizer.step(np.zeros(7), np.ones(7))
 
 
+def test_none_is_never_the_vectors_of_before():
+    optimizer, parameters = mb.Adam(), np.zeros(2)
+    with pytest.raises(TypeError, match="parameters: expected a NumPy vector, got None"):
+        optimizer.step(None, None)
+    optimizer.step(parameters, np.ones(2))
+    optimizer.weight_decay = 0.1
+    with pytest.raises(TypeError, match="gradients: expected a NumPy vector, got None"):
+        optimizer.step(parameters, None)
+    assert optimizer.steps == 1
+
+
 # A user's own.
 
 
