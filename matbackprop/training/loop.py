@@ -112,10 +112,11 @@ def fit(
     Raises
     ------
     Diverged
-        If the loss or the parameters became NaN or infinite: with the epoch, the step, the layer where that began, and
-        what to try. The model has the parameters of the last good epoch.
+        If the loss, the parameters or the optimiser's state became NaN or infinite: with the epoch, the step, the layer
+        where that began, and what to try. The model has the parameters of the last good epoch.
     TypeError, ValueError
-        If an argument does not fit. Before the first step this leaves everything as it was.
+        If an argument does not fit, or the optimiser has the state of another model's training. Before the first step
+        this leaves everything as it was.
     FileExistsError, FileNotFoundError
         If the checkpoint is there already, and `resume` is False; if its directory is not there.
 
