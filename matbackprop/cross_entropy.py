@@ -153,7 +153,9 @@ class CrossEntropy(Loss):
             raise TypeError(
                 f"{name}: expected integer classes, got dtype {array.dtype}; if they are classes, use y.astype(int)"
             )
-        _check_classes(name, array, classes)
+        problem = _bad_class(array, classes)
+        if problem:
+            raise ValueError(f"{name}: {problem}")
         return array.astype(np.intp, copy=False)
 
     def divisor(self, y: Array, count: int) -> float:
@@ -168,15 +170,17 @@ class CrossEntropy(Loss):
 
         That a row of them sums to 1 is checked by the calls of `steps`, which compute the sum, unless `y_pred` is None.
         """
-        name = f"{self!r}: y_true"
         if y.dtype == np.intp:
-            if y_pred is not None:
-                _check_classes(name, y, y_pred.shape[-1])
+            problem = None if y_pred is None else _bad_class(y, y_pred.shape[-1])
+            if problem:
+                raise ValueError(f"{self!r}: y_true: {problem}")
             return
         y = y.real
         if y.size and not np.minimum.reduce(y, None) >= 0:
             where = tuple(map(int, np.argwhere(~(y >= 0))[0]))
-            raise ValueError(f"{name}: expected probabilities, got {y[where]} at {where}; logits go through a softmax")
+            raise ValueError(
+                f"{self!r}: y_true: expected probabilities, got {y[where]} at {where}; logits go through a softmax"
+            )
         if y_pred is None:
             self._check_sums(np.add.reduce(y, -1))
 
@@ -240,17 +244,18 @@ class CrossEntropy(Loss):
         return CrossEntropy, self.reduction, self._smoothing, None if weight is None else weight.tobytes()
 
 
-def _check_classes(name: str, y: Array, classes: int) -> None:
-    """Raise a ValueError that names the first integer outside of 0...classes-1, if there is one."""
+def _bad_class(y: Array, classes: int) -> str | None:
+    """Return what to say of the first integer outside of 0...classes-1, if there is one."""
     if not y.size:
-        return
+        return None
     if y.dtype == np.intp:
         bad = np.maximum.reduce(y.view(np.uintp), None) >= classes  # a negative one is huge
     else:
         bad = np.minimum.reduce(y, None) < 0 or np.maximum.reduce(y, None) >= classes
-    if bad:
-        where = tuple(map(int, np.argwhere((y < 0) | (y >= classes))[0]))
-        value = int(y[where])
-        hint = "; classes are counted from 0" if value == classes else ""
-        hint = "; rows to be left out get a sample_weight of 0" if value < 0 else hint
-        raise ValueError(f"{name}: expected classes 0...{classes - 1}, got {value} at {where}{hint}")
+    if not bad:
+        return None
+    where = tuple(map(int, np.argwhere((y < 0) | (y >= classes))[0]))
+    value = int(y[where])
+    hint = "; classes are counted from 0" if value == classes else ""
+    hint = "; rows to be left out get a sample_weight of 0" if value < 0 else hint
+    return f"expected classes 0...{classes - 1}, got {value} at {where}{hint}"

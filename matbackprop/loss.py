@@ -96,7 +96,8 @@ class Loss(Configured):
             wanted = f"both of shape {delta.shape}" if not self.per_row else f"of shapes {losses.shape}, {delta.shape}"
             raise ValueError(f"{self!r}: elementwise must return (losses, derivatives), {wanted}, got {shapes}")
         for result, target in zip(results, (losses, delta), strict=True):
-            target[...] = as_array(result, f"{self!r}: what elementwise returned", target.dtype)
+            fits = type(result) is np.ndarray and result.dtype == target.dtype  # no repr at every step
+            target[...] = result if fits else as_array(result, f"{self!r}: what elementwise returned", target.dtype)
 
     # What a loss answers about targets and weights; `shape` is that of the predictions.
 
@@ -156,8 +157,9 @@ class Loss(Configured):
         """
         self._delta = None
         dtype = natural_dtype(y_pred)
-        y_pred = as_array(y_pred, f"{self!r}: y_pred", dtype)
-        y = self.as_targets(y_true, y_pred.shape, dtype, f"{self!r}: y_true")
+        who = repr(self)
+        y_pred = as_array(y_pred, f"{who}: y_pred", dtype)
+        y = self.as_targets(y_true, y_pred.shape, dtype, f"{who}: y_true")
         weight = None if sample_weight is None else self.as_weight(sample_weight, y_pred.shape, dtype)
         delta = np.empty(y_pred.shape, dtype)
         value = Objective(self, y_pred, y, weight, delta, np.empty).run()

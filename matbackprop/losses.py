@@ -184,9 +184,9 @@ class BCE(Loss):
 
     def check_values(self, y_pred: Array | None, y: Array) -> None:
         """Check that targets, and predictions where they are given, are probabilities."""
-        check_interval(f"{self!r}: y_true", y, "labels are 0 and 1")
+        check_interval(self, "y_true", y, "labels are 0 and 1")
         if y_pred is not None:
-            check_interval(f"{self!r}: y_pred", y_pred, "end the network in Sigmoid, or use BCEWithLogits")
+            check_interval(self, "y_pred", y_pred, "end the network in Sigmoid, or use BCEWithLogits")
 
     def through(self, last: Layer) -> Loss | None:
         """Return BCEWithLogits after a Sigmoid."""
@@ -279,7 +279,7 @@ class BCEWithLogits(Loss):
 
     def check_values(self, y_pred: Array | None, y: Array) -> None:
         """Check that targets are probabilities, and that `pos_weight` fits them."""
-        check_interval(f"{self!r}: y_true", y, "labels are 0 and 1")
+        check_interval(self, "y_true", y, "labels are 0 and 1")
         if self._pos_weight is not None and self._pos_weight.shape not in ((), y.shape[-1:]):
             raise ValueError(
                 f"{self!r}: pos_weight must be a number or one an output, shape {y.shape[-1:]}, "

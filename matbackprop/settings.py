@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,15 +28,9 @@ class Configured:
 
         A word that comes first, a reduction say, needs no name.
         """
-        init: Any = type(self).__init__
-        code = getattr(init, "__code__", None)
-        if code is None:  # object's own
-            return f"{type(self).__name__}()"
-        names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
-        plain, given = names[: code.co_argcount - 1], init.__defaults__ or ()
-        defaults = {**dict(zip(plain[len(plain) - len(given) :], given, strict=True)), **(init.__kwdefaults__ or {})}
+        names, defaults, first = _arguments(type(self).__init__)
         values = {name: getattr(self, name) for name in names if hasattr(self, name)}
-        bare = plain[0] if plain and isinstance(values.get(plain[0]), str) else None
+        bare = first if isinstance(values.get(first), str) else None
         shown = [
             _text(value) if name == bare else f"{name}={_text(value)}"
             for name, value in values.items()
@@ -133,6 +128,18 @@ def one_of(*names: str) -> Check:
         return str(value)
 
     return check
+
+
+@lru_cache
+def _arguments(init: Any) -> tuple[tuple[str, ...], dict[str, object], str]:
+    """Return the names that an ``__init__`` takes, their defaults, and the first that needs no name."""
+    code = getattr(init, "__code__", None)
+    if code is None:  # object's own
+        return (), {}, ""
+    names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+    plain, given = names[: code.co_argcount - 1], init.__defaults__ or ()
+    defaults = {**dict(zip(plain[len(plain) - len(given) :], given, strict=True)), **(init.__kwdefaults__ or {})}
+    return names, defaults, plain[0] if plain else ""
 
 
 def _text(value: object) -> str:

@@ -319,9 +319,12 @@ def check_finite(name: str, values: Array) -> None:
         raise ValueError(f"{name}: expected finite numbers, got {values[where]} at {where}; drop or fill such rows")
 
 
-def check_interval(name: str, values: Array, fix: str) -> None:
-    """Raise a ValueError that names the first value outside [0, 1], NaN included, if there is one."""
+def check_interval(who: object, name: str, values: Array, fix: str) -> None:
+    """Raise a ValueError that names the first value outside [0, 1], NaN included, if there is one.
+
+    It is made at every step, so that the repr of `who` waits until it is needed.
+    """
     values = values.real
     if values.size and not (np.minimum.reduce(values, None) >= 0 and np.maximum.reduce(values, None) <= 1):
         where = tuple(map(int, np.argwhere(~((values >= 0) & (values <= 1)))[0]))
-        raise ValueError(f"{name}: expected values in [0, 1], got {values[where]} at {where}; {fix}")
+        raise ValueError(f"{who!r}: {name}: expected values in [0, 1], got {values[where]} at {where}; {fix}")
