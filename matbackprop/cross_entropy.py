@@ -1,13 +1,12 @@
 """CrossEntropy: the loss of a classifier, from its logits.
 
-With p = softmax(z), so that log p_c = z_c - m - log Σ_j e^(z_j - m) for m = max z, and u the weights of the classes in
-a row (1 for the target and 0 for the others, in the simplest case):
+With p = softmax(z) and u the weights of the classes in a row (1 for the target and 0 for the others, in the simplest
+case):
 
     ℓ = -Σ_c u_c log p_c,    ∂ℓ/∂z = (Σ_c u_c) p - u.
 
-The second is p - u where the weights of a row sum to 1. Both are computed from the terms' sum without one of them, the
-*pivot*: ρ = Σ_{j ≠ pivot} e^(z_j - m). Where the pivot's e^0 = 1 outweighs the others, log(1 + ρ) by log1p and 1 - p =
-ρ / (1 + ρ) keep the digits that 1 + ρ loses: a row that is classified well still has its loss and its gradient.
+The second is p - u where the weights of a row sum to 1. Here are the targets: what they may be, and what u is for them;
+`matbackprop.softmax` does the arithmetic.
 """
 
 from __future__ import annotations
@@ -18,18 +17,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from matbackprop.layer import Call
-from matbackprop.layers import exp
+from matbackprop.calls import Call
 from matbackprop.loss import Loss
-from matbackprop.losses import complex_log1p
 from matbackprop.settings import real
+from matbackprop.softmax import continued, of_classes, of_weights
 from matbackprop.validation import Array, as_array, as_numbers, check_finite
 from matbackprop.workspace import Empty
 
 __all__ = ["CrossEntropy"]
-
-#: Up to so many classes, the maximum of each row is found faster in a transposed copy (six times, for 10 in float32).
-FEW = 32
 
 #: How far from 1 the probabilities of a row may sum: rounding to two digits passes, counts and logits do not.
 SLACK = 0.01
@@ -71,7 +66,7 @@ class CrossEntropy(Loss):
     `sample_weight` is one number a row, of shape (N,) or (N, 1), or what broadcasts to that. It multiplies the row's
     loss; the mean still divides by what it would divide by without.
 
-    Value and gradient are accurate in the tails: see `matbackprop.cross_entropy`. A logit of -inf is a probability of
+    Value and gradient are accurate in the tails: see `matbackprop.softmax`. A logit of -inf is a probability of
     0, one of +inf a certainty (several in a row share it); a row of -inf alone, or with NaN, gives NaN.
 
     Examples
@@ -158,7 +153,9 @@ class CrossEntropy(Loss):
             raise TypeError(
                 f"{name}: expected integer classes, got dtype {array.dtype}; if they are classes, use y.astype(int)"
             )
-        _check_classes(name, array, classes)
+        problem = _bad_class(array, classes)
+        if problem:
+            raise ValueError(f"{name}: {problem}")
         return array.astype(np.intp, copy=False)
 
     def divisor(self, y: Array, count: int) -> float:
@@ -173,15 +170,17 @@ class CrossEntropy(Loss):
 
         That a row of them sums to 1 is checked by the calls of `steps`, which compute the sum, unless `y_pred` is None.
         """
-        name = f"{self!r}: y_true"
         if y.dtype == np.intp:
-            if y_pred is not None:
-                _check_classes(name, y, y_pred.shape[-1])
+            problem = None if y_pred is None else _bad_class(y, y_pred.shape[-1])
+            if problem:
+                raise ValueError(f"{self!r}: y_true: {problem}")
             return
         y = y.real
         if y.size and not np.minimum.reduce(y, None) >= 0:
             where = tuple(map(int, np.argwhere(~(y >= 0))[0]))
-            raise ValueError(f"{name}: expected probabilities, got {y[where]} at {where}; logits go through a softmax")
+            raise ValueError(
+                f"{self!r}: y_true: expected probabilities, got {y[where]} at {where}; logits go through a softmax"
+            )
         if y_pred is None:
             self._check_sums(np.add.reduce(y, -1))
 
@@ -202,7 +201,7 @@ class CrossEntropy(Loss):
         w, given = self._class_weight, y.dtype != np.intp
         if not (given or self._smoothing or np.iscomplexobj(z)):
             classes = y.reshape(shape[0])
-            yield from _of_classes(z, classes, value, delta, empty)
+            yield from of_classes(z, classes, value, delta, empty)
             if w is not None:
                 weight = empty(value.shape, z.dtype)
                 yield call(w.astype(z.dtype).take, classes, None, weight, "clip")
@@ -219,9 +218,9 @@ class CrossEntropy(Loss):
             yield from self._weigh(t, u, empty)
             yield call(np.dot, u, add_up, sums)
         if np.iscomplexobj(z):
-            yield call(_continued, z, u, sums, value, delta)
+            yield call(continued, z, u, sums, value, delta)
         else:
-            yield from _of_weights(z, u, sums, value, delta, empty)
+            yield from of_weights(z, u, sums, value, delta, empty)
 
     def _weigh(self, t: Array, u: Array, empty: Empty) -> Iterable[Call]:
         """Yield the calls for u = w ⊙ ((1 - ε) t + ε/C)."""
@@ -244,123 +243,19 @@ class CrossEntropy(Loss):
         weight = self._class_weight
         return CrossEntropy, self.reduction, self._smoothing, None if weight is None else weight.tobytes()
 
-    def __repr__(self) -> str:
-        settings = [] if self.reduction == "mean" else [repr(self.reduction)]
-        if self._smoothing:
-            settings.append(f"label_smoothing={self._smoothing!r}")
-        if self._class_weight is not None:
-            settings.append(f"class_weight={self._class_weight.tolist()!r}")
-        return f"CrossEntropy({', '.join(settings)})"
 
-
-def _check_classes(name: str, y: Array, classes: int) -> None:
-    """Raise a ValueError that names the first integer outside of 0...classes-1, if there is one."""
+def _bad_class(y: Array, classes: int) -> str | None:
+    """Return what to say of the first integer outside of 0...classes-1, if there is one."""
     if not y.size:
-        return
+        return None
     if y.dtype == np.intp:
         bad = np.maximum.reduce(y.view(np.uintp), None) >= classes  # a negative one is huge
     else:
         bad = np.minimum.reduce(y, None) < 0 or np.maximum.reduce(y, None) >= classes
-    if bad:
-        where = tuple(map(int, np.argwhere((y < 0) | (y >= classes))[0]))
-        value = int(y[where])
-        hint = "; classes are counted from 0" if value == classes else ""
-        hint = "; rows to be left out get a sample_weight of 0" if value < 0 else hint
-        raise ValueError(f"{name}: expected classes 0...{classes - 1}, got {value} at {where}{hint}")
-
-
-def _of_classes(z: Array, y: Array, value: Array, delta: Array, empty: Empty) -> Iterable[Call]:
-    """Yield the calls for ℓ = log1p(ρ + e_y - 1) - (z_y - m) and ∂ℓ/∂z = p - [c = y]; the pivot is the target.
-
-    e_y - 1 is 0 where the target has the largest logit, and ρ is at least 1 where it has not: nothing cancels.
-    """
-    rows, classes = z.shape
-    m, d, e_y, rho, s = (empty((rows,), z.dtype) for _ in range(5))
-    at, e, one = empty((rows,), np.intp), delta.reshape(-1), np.ones((), z.dtype)
-    yield call(np.add, np.arange(rows) * classes, y, at)
-    if classes <= FEW:
-        columns = empty((classes, rows), z.dtype)
-        yield call(np.copyto, columns, z.T)
-        yield call(np.maximum.reduce, columns, 0, None, m)
-    else:
-        yield call(np.maximum.reduce, z, 1, None, m)
-    yield call(_subtract, z, m[:, None], delta)
-    yield call(e.take, at, None, d, "clip")  # z_y - m
-    yield call(exp, delta, delta)
-    yield call(e.take, at, None, e_y, "clip")
-    yield call(e.__setitem__, at, 0)
-    yield call(np.dot, delta, np.ones(classes, z.dtype), rho)
-    yield call(np.subtract, e_y, one, value)
-    yield call(np.add, value, rho, value)
-    yield call(np.log1p, value, value)
-    yield call(np.subtract, value, d, value)
-    yield call(np.add, rho, e_y, s)
-    yield call(np.reciprocal, s, s)
-    yield call(np.multiply, delta, s[:, None], delta)
-    yield call(np.multiply, rho, s, rho)
-    yield call(np.negative, rho, rho)  # p_y - 1
-    yield call(e.__setitem__, at, rho)
-
-
-def _of_weights(z: Array, u: Array, sums: Array, value: Array, delta: Array, empty: Empty) -> Iterable[Call]:
-    """Yield the calls for ℓ = Σ u (log1p(ρ) - (z - m)) and ∂ℓ/∂z = (Σ u) p - u; the pivot is the largest logit.
-
-    No term of ℓ is negative. At the pivot, ∂ℓ/∂z is (Σ u - u) - (Σ u) (1 - p).
-    """
-    rows, classes = z.shape
-    m, rho, s, u_m = (empty((rows,), z.dtype) for _ in range(4))
-    at, e, terms = empty((rows,), np.intp), delta.reshape(-1), empty(z.shape, z.dtype)
-    add_up, one = np.ones(classes, z.dtype), np.ones((), z.dtype)
-    yield call(np.argmax, z, 1, at)
-    yield call(np.add, np.arange(rows) * classes, at, at)
-    yield call(z.reshape(-1).take, at, None, m, "clip")
-    yield call(_subtract, z, m[:, None], delta)
-    yield call(_multiply, u, delta, terms)
-    yield call(exp, delta, delta)
-    yield call(e.__setitem__, at, 0)
-    yield call(np.dot, delta, add_up, rho)
-    yield call(np.add, rho, one, s)
-    yield call(np.divide, sums, s, s)  # (Σ u) / Σ e^(z - m)
-    yield call(np.log1p, rho, value)
-    yield call(np.multiply, value, sums, value)
-    yield call(np.dot, terms, add_up, m)
-    yield call(np.subtract, value, m, value)
-    yield call(np.multiply, delta, s[:, None], delta)
-    yield call(np.subtract, delta, u, delta)
-    yield call(u.reshape(-1).take, at, None, u_m, "clip")
-    yield call(np.subtract, sums, u_m, u_m)
-    yield call(np.multiply, rho, s, rho)
-    yield call(np.subtract, u_m, rho, rho)
-    yield call(e.__setitem__, at, rho)
-
-
-def _subtract(z: Array, m: Array, out: Array) -> None:
-    """Write z - m into `out`, with 0 where both are +inf. That it overflows to -inf is no event: e^-inf is 0."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        np.subtract(z, m, out)
-    if np.maximum.reduce(m, None, initial=0) == np.inf:
-        out[(z == np.inf) & (m == np.inf)] = 0
-
-
-def _multiply(u: Array, x: Array, out: Array) -> None:
-    """Write u ⊙ x into `out`, with 0 where u is, even for an infinite x."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        np.multiply(u, x, out)
-    if np.minimum.reduce(x, None, initial=0) == -np.inf:
-        out[(u == 0) & (x == -np.inf)] = 0
-
-
-def _continued(z: Array, u: Array, sums: Array, value: Array, delta: Array) -> None:
-    """Compute ℓ and ∂ℓ/∂z off the real axis: by the formulas of `_of_weights`, the pivot decided by the real part."""
-    rows, at = np.arange(len(z)), z.real.argmax(axis=1)
-    shifted = np.empty_like(z)
-    _subtract(z.real, z.real[rows, at][:, None], shifted.real)
-    np.subtract(z.imag, z.imag[rows, at][:, None], shifted.imag)
-    terms = np.where(u == 0, 0, u * shifted)
-    e = np.exp(shifted)
-    e[rows, at] = 0
-    rho = e.sum(axis=1)
-    np.subtract(sums * complex_log1p(rho), terms.sum(axis=1), value)
-    p = (sums / (1 + rho))[:, None]
-    np.subtract(e * p, u, delta)
-    delta[rows, at] = (sums - u[rows, at]) - rho * p[:, 0]
+    if not bad:
+        return None
+    where = tuple(map(int, np.argwhere((y < 0) | (y >= classes))[0]))
+    value = int(y[where])
+    hint = "; classes are counted from 0" if value == classes else ""
+    hint = "; rows to be left out get a sample_weight of 0" if value < 0 else hint
+    return f"expected classes 0...{classes - 1}, got {value} at {where}{hint}"

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from matbackprop.layer import Call, Layer
+from matbackprop.calls import Call
+from matbackprop.layer import Layer
 from matbackprop.settings import real
 from matbackprop.stepped import SteppedLayer
 from matbackprop.validation import Array, as_rng

@@ -12,28 +12,15 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from matbackprop.calls import Call
 from matbackprop.parameter import Gradient, Layout, Parameter
 from matbackprop.validation import Array, as_array
 from matbackprop.workspace import Empty
 
-__all__ = ["Call", "Layer", "as_result", "read_only", "run"]
+__all__ = ["Layer", "as_result", "read_only"]
 
 #: The flag of a function that takes ``*args`` (inspect.CO_VARARGS; importing inspect costs more than NumPy's core).
 VARARGS = 0x04
-
-#: One NumPy call with its arrays, ready to be made: ``partial(np.tanh, z, a)``.
-Call = partial[Any]
-
-
-def run(calls: Iterable[Call]) -> None:
-    """Make the calls, in order.
-
-    "Invalid value" is not reported: OpenBLAS's vector kernels now and then set that flag in float32 for lanes that they
-    throw away, with every operand finite. A NaN that is real shows in the result.
-    """
-    with np.errstate(invalid="ignore"):
-        for call in calls:
-            call()
 
 
 class Layer(ABC):

@@ -26,8 +26,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
+from matbackprop.calls import Call
 from matbackprop.initializers import RULES, Initializer, torch_default
-from matbackprop.layer import Call
 from matbackprop.parameter import Gradient, Parameter
 from matbackprop.stepped import SteppedLayer
 from matbackprop.validation import Array, as_array, as_dtype, as_flag, as_rng, as_size, check_finite

@@ -10,15 +10,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from matbackprop.layer import Call, Layer, read_only
+from matbackprop.calls import Call
+from matbackprop.layer import Layer, read_only
 from matbackprop.parameter import natural_dtype
+from matbackprop.settings import Configured
 from matbackprop.validation import Array, as_array, as_out, check_finite, describe
 from matbackprop.workspace import Empty
 
 __all__ = ["Loss", "Objective", "as_weight", "check_loss", "check_same_shape"]
 
 
-class Loss:
+class Loss(Configured):
     """A scalar that says how far a batch of predictions is from its targets: the base class of every loss.
 
     L = (1/n) Σ w ⊙ ℓ(Ŷ, Y) over all n elements, or the sum alone; ``Δ = ∂L/∂Ŷ = (w/n) ⊙ ∂ℓ/∂Ŷ``. A loss of your own
@@ -94,7 +96,8 @@ class Loss:
             wanted = f"both of shape {delta.shape}" if not self.per_row else f"of shapes {losses.shape}, {delta.shape}"
             raise ValueError(f"{self!r}: elementwise must return (losses, derivatives), {wanted}, got {shapes}")
         for result, target in zip(results, (losses, delta), strict=True):
-            target[...] = as_array(result, f"{self!r}: what elementwise returned", target.dtype)
+            fits = type(result) is np.ndarray and result.dtype == target.dtype  # no repr at every step
+            target[...] = result if fits else as_array(result, f"{self!r}: what elementwise returned", target.dtype)
 
     # What a loss answers about targets and weights; `shape` is that of the predictions.
 
@@ -154,8 +157,9 @@ class Loss:
         """
         self._delta = None
         dtype = natural_dtype(y_pred)
-        y_pred = as_array(y_pred, f"{self!r}: y_pred", dtype)
-        y = self.as_targets(y_true, y_pred.shape, dtype, f"{self!r}: y_true")
+        who = repr(self)
+        y_pred = as_array(y_pred, f"{who}: y_pred", dtype)
+        y = self.as_targets(y_true, y_pred.shape, dtype, f"{who}: y_true")
         weight = None if sample_weight is None else self.as_weight(sample_weight, y_pred.shape, dtype)
         delta = np.empty(y_pred.shape, dtype)
         value = Objective(self, y_pred, y, weight, delta, np.empty).run()
@@ -189,9 +193,6 @@ class Loss:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_delta": None}
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()" if self.reduction == "mean" else f"{type(self).__name__}('sum')"
 
 
 class Objective:

@@ -22,7 +22,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from matbackprop.layer import Call, Layer
+from matbackprop.calls import Call
+from matbackprop.layer import Layer
 from matbackprop.layers import Sigmoid, exp
 from matbackprop.loss import Loss
 from matbackprop.settings import real
@@ -142,12 +143,6 @@ class Huber(Loss):
     def _key(self) -> Hashable:
         return (Huber, self.reduction, self._limit) if type(self) is Huber else super()._key()
 
-    def __repr__(self) -> str:
-        settings = [] if self.reduction == "mean" else [repr(self.reduction)]
-        if self._limit != 1:
-            settings.append(f"delta={self._limit!r}")
-        return f"Huber({', '.join(settings)})"
-
 
 class BCE(Loss):
     """The binary cross-entropy of probabilities, ℓ = -y log ŷ - (1 - y) log(1 - ŷ).
@@ -189,9 +184,9 @@ class BCE(Loss):
 
     def check_values(self, y_pred: Array | None, y: Array) -> None:
         """Check that targets, and predictions where they are given, are probabilities."""
-        check_interval(f"{self!r}: y_true", y, "labels are 0 and 1")
+        check_interval(self, "y_true", y, "labels are 0 and 1")
         if y_pred is not None:
-            check_interval(f"{self!r}: y_pred", y_pred, "end the network in Sigmoid, or use BCEWithLogits")
+            check_interval(self, "y_pred", y_pred, "end the network in Sigmoid, or use BCEWithLogits")
 
     def through(self, last: Layer) -> Loss | None:
         """Return BCEWithLogits after a Sigmoid."""
@@ -284,7 +279,7 @@ class BCEWithLogits(Loss):
 
     def check_values(self, y_pred: Array | None, y: Array) -> None:
         """Check that targets are probabilities, and that `pos_weight` fits them."""
-        check_interval(f"{self!r}: y_true", y, "labels are 0 and 1")
+        check_interval(self, "y_true", y, "labels are 0 and 1")
         if self._pos_weight is not None and self._pos_weight.shape not in ((), y.shape[-1:]):
             raise ValueError(
                 f"{self!r}: pos_weight must be a number or one an output, shape {y.shape[-1:]}, "
@@ -347,12 +342,6 @@ class BCEWithLogits(Loss):
             return super()._key()
         weight = self._pos_weight
         return BCEWithLogits, self.reduction, None if weight is None else (weight.shape, weight.tobytes())
-
-    def __repr__(self) -> str:
-        settings = [] if self.reduction == "mean" else [repr(self.reduction)]
-        if self._pos_weight is not None:
-            settings.append(f"pos_weight={self._pos_weight.tolist()!r}")
-        return f"BCEWithLogits({', '.join(settings)})"
 
 
 def complex_log1p(x: Array) -> Array:

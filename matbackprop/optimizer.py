@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from functools import partial
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from matbackprop.settings import Configured, Setting, count, real
 from matbackprop.validation import Array, check_vector, describe
 
-__all__ = ["Call", "Optimizer", "PreparedOptimizer", "setting"]
-
-#: One NumPy call with its arrays, ready to be made.
-Call = partial[Any]
-
-#: Bytes of each vector that are worked on at a time. The five or so pieces stay in a core's cache while all calls of
-#: a rule pass over them: a million float32 parameters take 2.5 ms rather than 3.7. Smaller pieces wait for Python.
-CHUNK_BYTES = 1 << 17
+__all__ = ["Optimizer", "setting"]
 
 
 class _Structural(Setting):
@@ -28,7 +20,7 @@ class _Structural(Setting):
 
     def __set__(self, owner: Configured, value: object) -> None:
         super().__set__(owner, value)
-        vars(owner)["_parameters"] = None
+        vars(owner)["_gradients"] = None  # so that the next step binds its vectors again
 
 
 def setting(check: Any) -> Any:
@@ -56,6 +48,8 @@ class Optimizer(Configured, ABC):
         How many steps were taken; `update` counts its own.
     slots : tuple of str
         The names of the vectors that make up the state.
+    squares : frozenset of str
+        Those of them that are made of squares, and so never negative.
 
     Examples
     --------
@@ -76,6 +70,7 @@ class Optimizer(Configured, ABC):
     """
 
     lr: float = Setting(real())  # type: ignore[assignment]
+    squares: ClassVar[frozenset[str]] = frozenset()
 
     _steps: int
     _state: dict[str, Array]
@@ -107,7 +102,7 @@ class Optimizer(Configured, ABC):
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """The names of the vectors that make up the state."""
+        """The names of the vectors that make up the state; one that a setting no longer asks for is dropped."""
         return ()
 
     @property
@@ -124,6 +119,11 @@ class Optimizer(Configured, ABC):
 
         The first step makes the state. From then on the library's own rules allocate no array, and cost least when
         the two vectors are the same objects each time, as ``model.parameters`` and ``model.gradients`` are.
+
+        The state belongs to the optimiser, and goes with it to whatever vector of that size and type is given next: a
+        loop may make new arrays as it likes, but for another model make another optimiser, or call `reset` (`fit`
+        insists on it). The library's own rules finish a step whatever overflows in it, without a warning; what came of
+        it is in the parameters, and `check_state` finds it in the state.
 
         Parameters
         ----------
@@ -147,9 +147,9 @@ class Optimizer(Configured, ABC):
         >>> model.predict([0.0, 1.0]).round(1)
         array([1.])
         """
-        if parameters is not self._parameters or gradients is not self._gradients:
+        if gradients is not self._gradients or parameters is not self._parameters or gradients is None:
             self._bind(parameters, gradients)
-        self._steps += 1
+        self.__dict__["_steps"] += 1  # past __setattr__, which costs more than this
         self._run()
 
     def _run(self) -> None:
@@ -162,6 +162,14 @@ class Optimizer(Configured, ABC):
                 f"{type(self).__name__}: update returned {describe(result)}; it is to change the parameters in place, "
                 "as `parameters -= ...` does, and return nothing"
             )
+
+    def belongs_to(self, parameters: Array) -> bool:
+        """Return whether the state, if there is one, is free for this vector.
+
+        It is not if the last step changed another one. After `reset` and `load_state_dict` it is free for any, and so
+        is a copy's.
+        """
+        return not self.slots or self._parameters is None or self._parameters is parameters
 
     def _bind(self, parameters: Array, gradients: Array) -> None:
         """Check the vectors, and make what state there is not yet."""
@@ -209,6 +217,20 @@ class Optimizer(Configured, ABC):
         self._steps, self._state, self._like = 0, {}, None
         self._parameters = self._gradients = self._given = None
 
+    def check_state(self) -> None:
+        """Raise a ValueError if the state holds a number that goes wrong in the next step, and say which.
+
+        By default all numbers are to be finite, and those of the slots in `squares` not negative.
+        """
+        for name, array in self._state.items():
+            bad, wanted = ~np.isfinite(array), "finite numbers"
+            if name in self.squares:
+                bad |= (array.real < 0) | (array.imag < 0)
+                wanted = "finite numbers of at least 0"
+            if bad.any():
+                where = int(bad.argmax())
+                raise ValueError(f"{type(self).__name__}: {name}: expected {wanted}, got {array[where]} at {where}")
+
     @classmethod
     def _settings(cls) -> list[str]:
         """Return the names of the settings, the base's first."""
@@ -248,11 +270,15 @@ class Optimizer(Configured, ABC):
         trial.check_settings()
         trial._steps = count(state["steps"], f"{who}: steps")
         names = set(state) - {"kind", "steps", *settings}
+        if names and not trial._steps:
+            raise ValueError(f"{who}: steps is 0, and there are vectors: {sorted(map(str, names))}")
+        trial._state = {name: state[name] for name in names}  # of which the slots may depend
         if names != set(trial.slots) and (names or trial._steps):
             raise ValueError(f"{who}: expected the vectors {sorted(trial.slots)}, got {sorted(map(str, names))}")
         for name in trial.slots if names else ():
             trial._state[name] = _as_vector(state[name], f"{who}: {name}", trial._like)
             trial._like = trial._state[name].size, trial._state[name].dtype
+        trial.check_state()
         vars(self).update(vars(trial))
 
     def __copy__(self) -> Self:
@@ -268,64 +294,3 @@ def _as_vector(value: Any, name: str, like: tuple[int, np.dtype[Any]] | None) ->
     if like not in (None, (value.size, value.dtype)):
         raise ValueError(f"{name}: expected {like[0]} numbers of {like[1]}, as before, got {describe(value)}")
     return np.array(value, order="C")
-
-
-class PreparedOptimizer(Optimizer):
-    """An optimiser whose rule is a short list of NumPy calls, entry by entry: the base of the library's own.
-
-    The calls are prepared once for the model's vectors, in pieces that fit the cache, and a step then makes them. A
-    complex number is treated as the pair of its parts, as torch does.
-    """
-
-    _scratch: Array | None = None
-    _table: Array  # this step's numbers, of which the calls have views
-    _calls: list[Call]
-
-    @abstractmethod
-    def numbers(self) -> tuple[float, ...]:
-        """Return the numbers of this step, in the order in which `calls` takes them."""
-
-    @abstractmethod
-    def calls(
-        self, w: Array, g: Array, numbers: tuple[Array, ...], scratch: tuple[Array, Array], *args: Any, **state: Any
-    ) -> Iterable[Call]:
-        """Yield the calls of a step for parameters `w` and gradients `g`; numbers are arrays of no dimensions."""
-
-    def update(self, parameters: Array, gradients: Array, *args: Any, **state: Any) -> None:
-        """Make the calls once, unprepared: for a subclass that adds something to the rule."""
-        table, calls = self._prepare(parameters, gradients, state)
-        table[:] = self.numbers()
-        for call in calls:
-            call()
-
-    def _run(self) -> None:
-        self._table[:] = self.numbers()
-        for call in self._calls:
-            call()
-
-    def _bind(self, parameters: Array, gradients: Array) -> None:
-        super()._bind(parameters, gradients)
-        self._table, self._calls = self._prepare(parameters, gradients, self._state)
-
-    def _prepare(self, parameters: Array, gradients: Array, state: dict[str, Array]) -> tuple[Array, list[Call]]:
-        """Return the vector for a step's numbers, and the calls that make up a step."""
-        real_type = parameters.real.dtype
-        w, g = parameters.view(real_type), gradients.view(real_type)
-        vectors = {name: array.view(real_type) for name, array in state.items()}
-        size = min(w.size, CHUNK_BYTES // real_type.itemsize)
-        if self._scratch is None or self._scratch.shape != (2, size) or self._scratch.dtype != real_type:
-            self._scratch = np.empty((2, size), real_type)
-        table = np.empty(len(self.numbers()), real_type)
-        numbers = tuple(table[index, ...] for index in range(len(table)))
-        result: list[Call] = []
-        for start in range(0, w.size, max(size, 1)):
-            part = slice(start, start + size)
-            rest = min(size, w.size - start)
-            scratch = self._scratch[0, :rest], self._scratch[1, :rest]
-            pieces = {name: array[part] for name, array in vectors.items()}
-            result += self.calls(w[part], g[part], numbers, scratch, **pieces)
-        return table, result
-
-    def __getstate__(self) -> dict[str, Any]:
-        kept = super().__getstate__()
-        return {name: value for name, value in kept.items() if name not in ("_scratch", "_table", "_calls")}

@@ -23,7 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from matbackprop.optimizer import Call, PreparedOptimizer, setting
+from matbackprop.calls import Call
+from matbackprop.optimizer import setting
+from matbackprop.prepared import PreparedOptimizer
 from matbackprop.settings import flag, real
 from matbackprop.validation import Array, describe
 
@@ -62,8 +64,9 @@ def minus(w: Array, rate: Array, u: Array, s: Array) -> Iterator[Call]:
 class SGD(PreparedOptimizer):
     """Gradient descent, with momentum and Nesterov's variant of it.
 
-    w ← w - γ g; with momentum μ, u ← μ u + (1 - τ) g and w ← w - γ u, where the first step has u = g; with
-    `nesterov`, w ← w - γ (g + μ u). As in torch, and in Sutskever et al. (2013) but for γ, which stands before u here.
+    w ← w - γ g; with momentum μ, u ← μ u + (1 - τ) g and w ← w - γ u, where u's first step has u = g, and u is kept
+    as it is while there is no momentum; with `nesterov`, w ← w - γ (g + μ u). As in torch, and in Sutskever et al.
+    (2013) but for γ, which stands before u here.
 
     Parameters
     ----------
@@ -103,6 +106,8 @@ class SGD(PreparedOptimizer):
     weight_decay: float = setting(real())
     nesterov: bool = setting(flag)
 
+    _first: int  # the velocity's first step
+
     def __init__(
         self,
         lr: float,
@@ -126,12 +131,12 @@ class SGD(PreparedOptimizer):
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """The velocity u, where there is momentum."""
-        return ("velocity",) if self.momentum else ()
+        """The velocity u, where there is momentum, or was."""
+        return ("velocity",) if self.momentum or "velocity" in self._state else ()
 
     def numbers(self) -> tuple[float, ...]:
-        """γ, λ, μ, 1 - τ, the last of which is 1 in the first step."""
-        return self.lr, self.weight_decay, self.momentum, 1.0 if self._steps <= 1 else 1.0 - self.dampening
+        """γ, λ, μ, 1 - τ, the last of which is 1 in the velocity's first step."""
+        return self.lr, self.weight_decay, self.momentum, 1.0 if self._steps <= self._first else 1.0 - self.dampening
 
     def calls(
         self, w: Array, g: Array, numbers: tuple[Array, ...], scratch: Scratch, velocity: Array | None = None
@@ -141,7 +146,7 @@ class SGD(PreparedOptimizer):
         if self.weight_decay:
             yield from plus(g, w, decay, d)
             g = d
-        if velocity is not None:
+        if velocity is not None and self.momentum:
             u = velocity
             if self.dampening:
                 yield from average(u, momentum, g, rest, s)
@@ -154,6 +159,17 @@ class SGD(PreparedOptimizer):
                 u = s
             g = u
         yield from minus(w, lr, g, s)
+
+    def _bind(self, parameters: Array, gradients: Array) -> None:
+        begins = "velocity" not in self._state
+        super()._bind(parameters, gradients)
+        if begins and "velocity" in self._state:
+            self._first = self._steps + 1
+
+    def reset(self) -> None:
+        """Forget the state and the number of steps, as if no step had been taken. The settings stay."""
+        super().reset()
+        self._first = 0
 
 
 class Adam(PreparedOptimizer):
@@ -202,6 +218,7 @@ class Adam(PreparedOptimizer):
     eps: float = setting(real())
     weight_decay: float = setting(real())
     amsgrad: bool = setting(flag)
+    squares = frozenset({"v", "v_max"})
 
     def __init__(
         self,
@@ -377,6 +394,7 @@ class RMSprop(PreparedOptimizer):
     weight_decay: float = setting(real())
     momentum: float = setting(real(0, 1))
     centered: bool = setting(flag)
+    squares = frozenset({"v"})
 
     def __init__(
         self,

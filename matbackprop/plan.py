@@ -20,7 +20,8 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from matbackprop.layer import Call, Layer
+from matbackprop.calls import Call
+from matbackprop.layer import Layer
 from matbackprop.loss import Loss, Objective
 from matbackprop.validation import Array
 from matbackprop.workspace import Workspace
@@ -181,7 +182,7 @@ class TrainingPlan:
             first_forward, first_backward = self.first
         else:
             first_forward, first_backward = self._bind(self._contiguous(x))
-        with np.errstate(invalid="ignore"):  # see matbackprop.layer.run
+        with np.errstate(invalid="ignore"):  # see matbackprop.calls.run
             for call in first_forward:
                 call()
             for call in self.forward:
@@ -236,7 +237,7 @@ class PredictPlan:
             first = self.first
         else:
             first = self._bind(x)
-        with np.errstate(invalid="ignore"):  # see matbackprop.layer.run
+        with np.errstate(invalid="ignore"):  # see matbackprop.calls.run
             for call in first:
                 call()
             for call in self.calls:

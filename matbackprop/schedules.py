@@ -16,12 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import inf, pi, sin
-from numbers import Real
 from typing import Any, ClassVar
 
 from matbackprop.schedule import Schedule
 from matbackprop.settings import Check, Setting, count, one_of, real
-from matbackprop.validation import as_size, describe
+from matbackprop.validation import as_real, as_size, describe
 
 __all__ = [
     "CosineAnnealingLR",
@@ -96,6 +95,10 @@ class CosineAnnealingLR(Schedule):
         return self.eta_min + (lr - self.eta_min) * sin(pi / 2 * (self.T_max - epoch) / self.T_max) ** 2
 
 
+def _as_following(value: Any, name: str) -> Schedule | None:
+    return None if value is None else _as_schedule(value, name)
+
+
 class WarmUp(Schedule):
     """A straight line up to the base rate in the first epochs, then another schedule, or the base rate for good.
 
@@ -120,13 +123,13 @@ class WarmUp(Schedule):
     """
 
     epochs: int = Setting(as_size)  # type: ignore[assignment]
+    then: Schedule | None = Setting(_as_following)  # type: ignore[assignment]
     start_factor: float = Setting(real(0, 1, "(]"))  # type: ignore[assignment]
 
     def __init__(
         self, epochs: int, then: Schedule | Callable[[int], float] | None = None, *, start_factor: float = 0.1
     ) -> None:
-        self.epochs, self.start_factor = epochs, start_factor
-        self.then = None if then is None else as_schedule(then)
+        self.epochs, self.start_factor, self.then = epochs, start_factor, then  # type: ignore[assignment]
 
     def rate(self, lr: float, epoch: int) -> float:
         """Return lr (s + (1 - s) epoch / epochs), and lr from there on."""
@@ -252,7 +255,7 @@ class ReduceLROnPlateau(Schedule):
             If `loss` is not a number.
         """
         _, epoch = self._started()
-        loss = _as_loss(loss, f"{self!r}: step")
+        loss = as_real(loss, f"{self!r}: step", "the loss, a number")  # which may be NaN
         assert self.lr is not None
         if self._is_better(loss):
             self.best, self.bad_epochs = loss, 0
@@ -275,11 +278,10 @@ class ReduceLROnPlateau(Schedule):
         return loss < margin if self.mode == "min" else loss > margin
 
 
-def _as_loss(loss: object, name: str) -> float:
-    """Return the loss, which may be NaN or infinite."""
-    if isinstance(loss, bool) or not isinstance(loss, Real):
-        raise TypeError(f"{name}: expected the loss, a number, got {describe(loss)}")
-    return float(loss)
+def _as_function(value: object, name: str) -> Any:
+    if not callable(value):
+        raise TypeError(f"{name}: expected a function of the epoch, got {describe(value)}")
+    return value
 
 
 class LambdaLR(Schedule):
@@ -291,9 +293,9 @@ class LambdaLR(Schedule):
         ``function(epoch) -> factor``.
     """
 
+    function: Callable[[int], float] = Setting(_as_function)  # type: ignore[assignment]
+
     def __init__(self, function: Callable[[int], float]) -> None:
-        if not callable(function):
-            raise TypeError(f"LambdaLR: expected a function of the epoch, got {describe(function)}")
         self.function = function
 
     def rate(self, lr: float, epoch: int) -> float:
@@ -316,11 +318,13 @@ def as_schedule(schedule: Schedule | Callable[[int], float]) -> Schedule:
     >>> schedule.start(1.0), schedule.step()
     (1.0, 0.5)
     """
-    if isinstance(schedule, Schedule):
-        return schedule
-    if isinstance(schedule, type) or not callable(schedule):
-        hint = ""
-        if isinstance(schedule, type):
-            hint = f"; make one with {schedule.__name__}(...)"
-        raise TypeError(f"schedule: expected a Schedule or a function of the epoch, got {describe(schedule)}{hint}")
-    return LambdaLR(schedule)
+    return _as_schedule(schedule, "schedule")
+
+
+def _as_schedule(value: Any, name: str) -> Schedule:
+    if isinstance(value, Schedule):
+        return value
+    if isinstance(value, type) or not callable(value):
+        hint = f"; make one with {value.__name__}(...)" if isinstance(value, type) else ""
+        raise TypeError(f"{name}: expected a Schedule or a function of the epoch, got {describe(value)}{hint}")
+    return LambdaLR(value)

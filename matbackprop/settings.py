@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Real
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from matbackprop.validation import as_flag, describe
+from matbackprop.validation import as_flag, as_real, describe
 
 __all__ = ["Check", "Configured", "Setting", "count", "flag", "one_of", "real"]
 
@@ -24,16 +24,18 @@ class Configured:
         """Raise a ValueError if settings exclude each other; some may not be set yet. By default none do."""
 
     def __repr__(self) -> str:
-        """Show the arguments of ``__init__`` that are attributes too and differ from their defaults."""
-        init: Any = type(self).__init__
-        code = getattr(init, "__code__", None)
-        if code is None:  # object's own
-            return f"{type(self).__name__}()"
-        names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
-        plain, given = names[: code.co_argcount - 1], init.__defaults__ or ()
-        defaults = {**dict(zip(plain[len(plain) - len(given) :], given, strict=True)), **(init.__kwdefaults__ or {})}
+        """Show the arguments of ``__init__`` that are attributes too and differ from their defaults.
+
+        A word that comes first, a reduction say, needs no name.
+        """
+        names, defaults, first = _arguments(type(self).__init__)
         values = {name: getattr(self, name) for name in names if hasattr(self, name)}
-        shown = [f"{name}={v!r}" for name, v in values.items() if not _same(v, defaults.get(name, _MISSING))]
+        bare = first if isinstance(values.get(first), str) else None
+        shown = [
+            _text(value) if name == bare else f"{name}={_text(value)}"
+            for name, value in values.items()
+            if not _same(value, defaults.get(name, _MISSING))
+        ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
@@ -95,12 +97,7 @@ def real(low: float = 0.0, high: float = float("inf"), ends: str = "[)") -> Call
         wanted = f"a number in {ends[0]}{low:g}, {high:g}{ends[1]}"
 
     def check(value: object, name: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"{name}: expected {wanted}, got {describe(value)}")
-        try:
-            number = float(value)
-        except OverflowError:  # a very large int
-            number = float("inf")
+        number = as_real(value, name, wanted)
         if not low <= number <= high or (number == low and ends[0] == "(") or (number == high and ends[1] == ")"):
             raise ValueError(f"{name}: expected {wanted}, got {describe(value)}")
         return number
@@ -131,6 +128,23 @@ def one_of(*names: str) -> Check:
         return str(value)
 
     return check
+
+
+@lru_cache
+def _arguments(init: Any) -> tuple[tuple[str, ...], dict[str, object], str]:
+    """Return the names that an ``__init__`` takes, their defaults, and the first that needs no name."""
+    code = getattr(init, "__code__", None)
+    if code is None:  # object's own
+        return (), {}, ""
+    names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+    plain, given = names[: code.co_argcount - 1], init.__defaults__ or ()
+    defaults = {**dict(zip(plain[len(plain) - len(given) :], given, strict=True)), **(init.__kwdefaults__ or {})}
+    return names, defaults, plain[0] if plain else ""
+
+
+def _text(value: object) -> str:
+    """Return a value's repr, with all digits of a short array."""
+    return repr(value.tolist() if isinstance(value, np.ndarray) and value.size <= 1000 else value)
 
 
 def _same(value: object, default: object) -> bool:

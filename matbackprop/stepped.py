@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from matbackprop.layer import Call, Layer, run
+from matbackprop.calls import Call, run
+from matbackprop.layer import Layer
 from matbackprop.parameter import natural_dtype
 from matbackprop.validation import Array, as_array, as_out, check_features
 from matbackprop.workspace import Empty, Workspace

@@ -19,6 +19,7 @@ __all__ = [
     "as_flag",
     "as_numbers",
     "as_out",
+    "as_real",
     "as_rng",
     "as_size",
     "as_tolerance",
@@ -182,6 +183,28 @@ def as_size(value: object, name: str) -> int:
     return size
 
 
+def as_real(value: object, name: str, wanted: str) -> float:
+    """Return a real number as a float: NaN too, and an integer beyond the floats as an infinity.
+
+    Raises
+    ------
+    TypeError
+        If it is anything else (True and text are); `wanted` says what was expected.
+
+    Examples
+    --------
+    >>> from matbackprop.validation import as_real
+    >>> as_real(-(10**400), "loss", "a number")
+    -inf
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected {wanted}, got {describe(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value == abs(value) else -float("inf")
+
+
 def as_tolerance(tolerance: object, name: str) -> float | None:
     """Return `tolerance` as a positive finite float, or None.
 
@@ -192,11 +215,10 @@ def as_tolerance(tolerance: object, name: str) -> float | None:
     """
     if tolerance is None:
         return None
-    if isinstance(tolerance, bool) or not isinstance(tolerance, Real):
-        raise TypeError(f"{name}: expected a positive number, got {describe(tolerance)}")
-    if not 0 < float(tolerance) < float("inf"):
+    number = as_real(tolerance, name, "a positive number")
+    if not 0 < number < float("inf"):
         raise ValueError(f"{name}: expected a positive number, got {describe(tolerance)}")
-    return float(tolerance)
+    return number
 
 
 def as_flag(value: object, name: str, fix: str) -> bool:
@@ -297,9 +319,12 @@ def check_finite(name: str, values: Array) -> None:
         raise ValueError(f"{name}: expected finite numbers, got {values[where]} at {where}; drop or fill such rows")
 
 
-def check_interval(name: str, values: Array, fix: str) -> None:
-    """Raise a ValueError that names the first value outside [0, 1], NaN included, if there is one."""
+def check_interval(who: object, name: str, values: Array, fix: str) -> None:
+    """Raise a ValueError that names the first value outside [0, 1], NaN included, if there is one.
+
+    It is made at every step, so that the repr of `who` waits until it is needed.
+    """
     values = values.real
     if values.size and not (np.minimum.reduce(values, None) >= 0 and np.maximum.reduce(values, None) <= 1):
         where = tuple(map(int, np.argwhere(~((values >= 0) & (values <= 1)))[0]))
-        raise ValueError(f"{name}: expected values in [0, 1], got {values[where]} at {where}; {fix}")
+        raise ValueError(f"{who!r}: {name}: expected values in [0, 1], got {values[where]} at {where}; {fix}")

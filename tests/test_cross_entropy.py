@@ -10,8 +10,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import matbackprop as mb
-from matbackprop.cross_entropy import FEW
 from matbackprop.parallel import FEWEST_ROWS
+from matbackprop.softmax import FEW
 
 INF = float("inf")
 dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32])

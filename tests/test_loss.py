@@ -221,3 +221,23 @@ def test_a_careless_loss_does_not_write_on_the_callers_array() -> None:
     with pytest.raises(ValueError, match="read-only"):
         type("Careless", (mb.Loss,), {"elementwise": elementwise})()(pred, TRUE)
     assert np.array_equal(pred, PRED)
+
+
+def test_reprs():
+    """They are what the constructor takes, for a loss of one's own too."""
+
+    class Quantile(mb.Loss):
+        def __init__(self, q, reduction="mean", weights=None):
+            super().__init__(reduction)
+            self.q, self.weights = q, weights
+
+    assert repr(mb.MSE()) == "MSE()"
+    assert repr(mb.BCE("sum")) == "BCE('sum')"
+    assert repr(mb.Huber(delta=2)) == "Huber(delta=2.0)"
+    assert repr(mb.Huber("sum", 1.5)) == "Huber('sum', delta=1.5)"
+    assert repr(mb.BCEWithLogits("sum", pos_weight=[2, 0.1])) == "BCEWithLogits('sum', pos_weight=[2.0, 0.1])"
+    assert repr(mb.BCEWithLogits(pos_weight=3)) == "BCEWithLogits(pos_weight=3.0)"
+    loss = mb.CrossEntropy(label_smoothing=0.1, class_weight=[1, 2])
+    assert repr(loss) == "CrossEntropy(label_smoothing=0.1, class_weight=[1.0, 2.0])"
+    assert repr(Quantile(0.9)) == "Quantile(q=0.9)"
+    assert repr(Quantile(0.9, "sum", np.ones(2))) == "Quantile(q=0.9, reduction='sum', weights=[1.0, 1.0])"

@@ -9,7 +9,6 @@ import copy
 import gc
 import json
 import pickle
-import warnings
 import weakref
 from pathlib import Path
 
@@ -137,7 +136,7 @@ def test_in_pieces(rng, name, settings, monkeypatch):
     """A vector that is worked on in pieces, the last of them shorter, comes out to the bit as one that is not."""
     parameters, gradients = vectors(rng, np.float64, size=1000, steps=5)
     whole = run(make(name, settings), parameters, gradients)
-    monkeypatch.setattr("matbackprop.optimizer.CHUNK_BYTES", 8 * 300)
+    monkeypatch.setattr("matbackprop.prepared.CHUNK_BYTES", 8 * 300)
     np.testing.assert_array_equal(run(make(name, settings), parameters, gradients), whole)
 
 
@@ -227,6 +226,34 @@ def test_settings_changed_between_steps(torch, rng, name, settings, later):
         theirs.grad = torch.tensor(gradient)
         optimizer.step()
     np.testing.assert_allclose(parameters, theirs.detach().numpy(), 0, 1e-13)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_off_and_on_again(torch, rng, nesterov):
+    """The velocity begins as the gradient, whenever it does, and is kept while there is no momentum."""
+    phases = [
+        {"momentum": 0.0, "nesterov": False, "dampening": 0.0 if nesterov else 0.4},
+        {"momentum": 0.9, "nesterov": nesterov},
+        {"nesterov": False, "momentum": 0.0},
+        {"momentum": 0.5, "nesterov": nesterov},
+    ]
+    parameters, gradients = vectors(rng, np.float64, steps=20)
+    theirs = torch.tensor(parameters.copy(), requires_grad=True)
+    ours, optimizer = mb.SGD(0.01), torch.optim.SGD([theirs], 0.01, foreach=False)
+    for step, gradient in enumerate(gradients):
+        if step % 5 == 0:
+            for key, value in phases[step // 5].items():
+                setattr(ours, key, value)
+            optimizer.param_groups[0].update(phases[step // 5])
+        if step % 5 == 3:
+            resumed = mb.SGD(0.5)
+            resumed.load_state_dict(ours.state_dict())
+            ours = resumed
+        ours.step(parameters, gradient)
+        theirs.grad = torch.tensor(gradient)
+        optimizer.step()
+        golden = theirs.detach().numpy()
+        np.testing.assert_allclose(parameters, golden, 0, 1e-14 * np.abs(golden).max(), err_msg=str(step))
 
 
 # State: breaks, copies, and another model.
@@ -354,6 +381,11 @@ def test_a_model_whose_vectors_move(rng):
         ({"steps": -1}, ValueError, "steps: expected an integer of at least 0"),
         ({"steps": 1.5}, TypeError, "steps: expected an integer of at least 0"),
         ({"steps": ...}, ValueError, r"\['steps'\] missing"),
+        ({"steps": 0}, ValueError, r"steps is 0, and there are vectors: \['m', 'v'\]"),
+        ({"m": np.array([0, 1, NAN, 0])}, ValueError, r"m: expected finite numbers, got nan at 2"),
+        ({"m": np.array([0, 1, 1, -INF])}, ValueError, r"m: expected finite numbers, got -inf at 3"),
+        ({"v": np.array([0, INF, 1, 0])}, ValueError, r"v: expected finite numbers of at least 0, got inf at 1"),
+        ({"v": np.array([0, 1, 1, -1e-9])}, ValueError, r"v: expected finite numbers of at least 0, got -1e-09 at 3"),
         ({"kind": "AdamW"}, ValueError, "expected the state of one of its kind, got str 'AdamW'"),
         ({"kind": ...}, ValueError, "expected the state of one of its kind, got None"),
     ],
@@ -369,6 +401,22 @@ def test_bad_state(rng, changes, error, words):
     assert before.keys() == after.keys()
     for key, value in before.items():
         np.testing.assert_array_equal(value, after[key])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "slot"), [(*CASES[10][:2], "v_max"), (*CASES[13], "v"), (*CASES[22], "v")]
+)
+def test_squares_are_not_negative(rng, name, settings, slot):
+    """Of complex numbers neither part is; and of the other slots a number may be."""
+    for dtype in (np.float32, np.complex128):
+        optimizer = make(name, settings)
+        run(optimizer, *vectors(rng, dtype, steps=3))
+        state = optimizer.state_dict()
+        make(name, settings).load_state_dict(state)
+        assert any((state[key].real < 0).any() for key in set(optimizer.slots) - {"v", "v_max"})
+        state[slot][7] = -1
+        with pytest.raises(ValueError, match=rf"{slot}: expected finite numbers of at least 0, got .*-1.* at 7"):
+            make(name, settings).load_state_dict(state)
 
 
 def test_states_of_others():
@@ -506,6 +554,17 @@ def test_bad_vectors(parameters, gradients, error, words):
     optimizer.step(np.zeros(7), np.ones(7))
 
 
+def test_none_is_never_the_vectors_of_before():
+    optimizer, parameters = mb.Adam(), np.zeros(2)
+    with pytest.raises(TypeError, match="parameters: expected a NumPy vector, got None"):
+        optimizer.step(None, None)
+    optimizer.step(parameters, np.ones(2))
+    optimizer.weight_decay = 0.1
+    with pytest.raises(TypeError, match="gradients: expected a NumPy vector, got None"):
+        optimizer.step(parameters, None)
+    assert optimizer.steps == 1
+
+
 # A user's own.
 
 
@@ -574,9 +633,42 @@ def test_mistakes_in_ones_own():
         mb.Optimizer(0.1)
 
 
-def test_overflow_is_reported():
-    with warnings.catch_warnings(), pytest.raises(RuntimeWarning, match="overflow"):
-        mb.Adam().step(np.zeros(2, "f"), np.full(2, 1e30, "f"))
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop"])
+def test_a_step_is_whole_where_warnings_are_errors(name):
+    """Overflow is no event within a step, of a parameter that has a sound gradient least of all."""
+    optimizer, twin = (make(name, {"lr": 0.1, "weight_decay": 1e38}) for _ in range(2))
+    parameters, expected = np.full((2, 3), 9, "f")
+    with np.errstate(all="raise"):
+        optimizer.step(parameters, np.array([1e30, -1e30, np.inf], "f"))
+    with np.errstate(all="ignore"):
+        twin.step(expected, np.array([1e30, -1e30, np.inf], "f"))
+    np.testing.assert_array_equal(parameters, expected)
+
+
+def test_a_user_s_rule_warns_as_it_did():
+    class Careless(mb.Optimizer):
+        def update(self, parameters, gradients):
+            parameters -= self.lr * gradients**2
+
+    with pytest.raises(RuntimeWarning, match="overflow"):
+        Careless(0.1).step(np.zeros(2), np.full(2, 1e200))
+
+
+def test_a_misspelt_setting():
+    for optimizer in (mb.SGD(0.1), mb.Adam(), mb.AdamW(), mb.RMSprop()):
+        name = type(optimizer).__name__
+        with pytest.raises(AttributeError, match=rf"{name} has no setting learning_rate; it has lr, .*weight_decay"):
+            optimizer.learning_rate = 0.1
+        optimizer.lr = 0.2
+
+    class Annotated(mb.Adam):
+        def __init__(self, note):
+            super().__init__()
+            self.note = note
+
+    optimizer = Annotated("mine")
+    optimizer.remark = "too"
+    assert (optimizer.note, optimizer.remark) == ("mine", "too")
 
 
 @each

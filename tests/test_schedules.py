@@ -244,6 +244,29 @@ def test_settings_set_later():
     assert repr(mb.WarmUp(3, mb.CosineAnnealingLR(5))) == "WarmUp(epochs=3, then=CosineAnnealingLR(T_max=5))"
 
 
+def test_what_follows_is_set_later():
+    schedule = mb.WarmUp(1)
+    for bad in (3, mb.StepLR):
+        with pytest.raises(TypeError, match=r"WarmUp: then: expected a Schedule or a function of the epoch, got"):
+            schedule.then = bad
+        with pytest.raises(TypeError, match=r"WarmUp: then: expected a Schedule or a function of the epoch, got"):
+            mb.WarmUp(1, bad)
+    assert schedule.then is None
+    schedule.then = lambda epoch: 1 / (1 + epoch)
+    assert rates(schedule, 1.0, 3) == [0.1, 1.0, 0.5]
+    schedule = mb.as_schedule(abs)
+    with pytest.raises(TypeError, match=r"LambdaLR: function: expected a function of the epoch, got float 0\.5"):
+        schedule.function = 0.5
+
+
+def test_a_huge_loss():
+    """An integer beyond the floats is as an infinity of its sign."""
+    schedule = mb.ReduceLROnPlateau(mode="max", patience=0)
+    schedule.start(1.0)
+    assert schedule.step(-(10**400)) == 0.1
+    assert schedule.step(10**400) == 0.1
+
+
 def test_a_failing_function_changes_nothing():
     schedule = mb.as_schedule(lambda epoch: 1.0 if epoch < 2 else NAN)
     schedule.start(0.1)

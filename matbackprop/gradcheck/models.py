@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from matbackprop.calls import run
 from matbackprop.flat import named_gradients, named_parameters
 from matbackprop.gradcheck.causes import Hypothesis
 from matbackprop.gradcheck.directional import STEP
 from matbackprop.gradcheck.problem import BadGradient, Problem
-from matbackprop.layer import Layer, run
+from matbackprop.layer import Layer
 from matbackprop.layers import Linear
 from matbackprop.loss import Loss
 from matbackprop.sequential import Sequential

@@ -113,10 +113,11 @@ def fit(
     Raises
     ------
     Diverged
-        If the loss or the parameters became NaN or infinite: with the epoch, the step, the layer where that began, and
-        what to try. The model has the parameters of the last good epoch.
+        If the loss, the parameters or the optimiser's state became NaN or infinite: with the epoch, the step, the layer
+        where that began, and what to try. The model has the parameters of the last good epoch.
     TypeError, ValueError
-        If an argument does not fit. Before the first step this leaves everything as it was.
+        If an argument does not fit, or the optimiser has the state of another model's training. Before the first step
+        this leaves everything as it was.
     FileExistsError, FileNotFoundError
         If the checkpoint is there already, and `resume` is False; if its directory is not there.
 
@@ -157,6 +158,11 @@ def fit(
     if resume and keeper is None:
         raise ValueError("fit: resume: there is nothing to go on from; pass checkpoint= too")
     saved = None if keeper is None else keeper.open(resume)
+    if saved is None and not optimizer.belongs_to(model.parameters):
+        raise ValueError(
+            f"fit: optimizer: its state is of another model's training, {optimizer.steps} steps; make an optimiser for "
+            "each model, or call reset() to start anew (where the model's vectors moved, go on with a copy.copy of it)"
+        )
     rate, reason = optimizer.lr, None
     with _undone_by_errors(rng, optimizer):
         if saved is not None:

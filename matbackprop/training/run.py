@@ -150,6 +150,11 @@ class Run:
             )
         if not np.isfinite(parameters).all():
             raise self._diverged(step, "the last update made parameters that are not finite", batch)
+        try:
+            optimizer.check_state()
+        except ValueError as error:
+            what = "the last update left the optimiser with no sound state"
+            raise self._diverged(step, what, batch, str(error)) from None
         return total / rows if mean else total
 
     def _judge(self, number: int, value: float) -> str | None:
@@ -166,9 +171,9 @@ class Run:
             return f"early stopping: {self.monitor} was NaN in {rule.patience + 1} epochs"
         return f"early stopping: {self.monitor} was best in epoch {self.best_epoch + 1}, {rule.patience} epochs before"
 
-    def _diverged(self, step: int, what: str, batch: Batch) -> Diverged:
+    def _diverged(self, step: int, what: str, batch: Batch, finding: str | None = None) -> Diverged:
         """Put back the last good epoch's parameters, and return the error that says what has happened and where."""
-        layer, finding = first_bad(self.model, batch)
+        layer, finding = first_bad(self.model, batch) if finding is None else (None, finding)
         row = self.batches.first_bad_row()
         if row is not None:
             layer, finding = None, f"x has NaN or an infinity in row {row}"

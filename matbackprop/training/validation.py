@@ -11,7 +11,7 @@ import numpy as np
 from matbackprop.layer import read_only
 from matbackprop.loss import Loss
 from matbackprop.training.examples import Examples, as_examples
-from matbackprop.validation import Array, describe
+from matbackprop.validation import Array, as_numbers, check_finite, describe
 
 if TYPE_CHECKING:
     from matbackprop.sequential import Sequential
@@ -30,9 +30,9 @@ def accuracy(y_pred: Array, y_true: Array) -> float:
     Parameters
     ----------
     y_pred : array_like, shape (N, C)
-        Logits or probabilities of at least two classes.
+        Logits or probabilities of at least two classes. A row with NaN has no largest: it counts as wrong.
     y_true : array_like, shape (N,) or (N, C)
-        Classes from 0, or a row of targets for each example, of which the largest counts.
+        Classes 0...C-1, or a row of targets for each example, of which the largest counts.
 
     Returns
     -------
@@ -41,9 +41,9 @@ def accuracy(y_pred: Array, y_true: Array) -> float:
 
     Raises
     ------
-    ValueError
-        If the shapes do not fit, or there is one column only: logits change sides at 0 and probabilities at 0.5, which
-        the numbers do not tell.
+    TypeError, ValueError
+        If something is not numbers, the shapes do not fit, or a target is no class; or if there is one column only:
+        logits change sides at 0 and probabilities at 0.5, which the numbers do not tell.
 
     Examples
     --------
@@ -51,19 +51,26 @@ def accuracy(y_pred: Array, y_true: Array) -> float:
     >>> mb.accuracy([[2.0, 1.0], [0.0, 3.0]], [0, 0])
     0.5
     """
-    pred, true = np.asarray(y_pred), np.asarray(y_true)
+    pred, true = as_numbers(y_pred, "accuracy: y_pred"), as_numbers(y_true, "accuracy: y_true")
     if pred.ndim != 2 or pred.shape[1] < 2:
         raise ValueError(
             f"accuracy: expected predictions of at least two classes, shape (N, C), got shape {pred.shape}; for one "
             "column say where the sides meet: lambda y_pred, y_true: np.mean((y_pred > 0.5) == y_true)"
         )
     if true.shape == pred.shape:
+        check_finite("accuracy: y_true", true)
         true = true.argmax(axis=1)
     if true.shape != pred.shape[:1]:
         raise ValueError(
             f"accuracy: expected targets of shape {pred.shape[:1]} (classes) or {pred.shape}, got shape {true.shape}"
         )
-    return float(np.mean(pred.argmax(axis=1) == true)) if len(pred) else float("nan")
+    classes = pred.shape[1]
+    bad = ~((true >= 0) & (true < classes) & (true % 1 == 0))
+    if bad.any():
+        row = int(bad.argmax())
+        raise ValueError(f"accuracy: y_true: expected classes 0...{classes - 1}, got {true[row]} at row {row}")
+    hits = (pred.argmax(axis=1) == true) & ~np.isnan(pred).any(axis=1)
+    return float(np.mean(hits)) if len(pred) else float("nan")
 
 
 def check_metrics(metrics: object) -> dict[str, Metric]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 
 import numpy as np
@@ -92,6 +93,7 @@ def one(**changes):
         ({"sample_weight": NAN}, ValueError, "sample_weight"),
         ({"schedule": 3}, TypeError, "schedule"),
         ({"clip_norm": 0}, ValueError, "clip_norm: expected a positive number"),
+        ({"clip_norm": 10**400}, ValueError, "clip_norm: expected a positive number"),
         ({"clip_norm": "1"}, TypeError, "clip_norm: expected a positive number"),
         ({"penalty": 0.1}, TypeError, "penalty: expected an L1 or L2, got float 0.1"),
         ({"checkpoint": 3}, TypeError, "Checkpoint: path: expected a path as str or os.PathLike, got int 3"),
@@ -167,3 +169,26 @@ def test_generator_and_rate_are_left_alone_too(tmp_path):
         one(rng=rng, optimizer=optimizer, resume=True, checkpoint=checkpoint["checkpoint"], schedule=mb.WarmUp(3))
     assert rng.bit_generator.state == state
     assert optimizer.lr == 0.1
+
+
+def test_an_optimiser_that_trained_another_model():
+    def model():
+        return mb.Sequential(mb.Linear(2, 1), mb.Sigmoid(), rng=0)
+
+    first, second, optimizer = model(), model(), mb.Adam()
+    options = {"epochs": 2, "progress": False, "rng": 0}
+    mb.fit(first, X, Y, mb.BCE(), optimizer, **options)
+    optimizer.weight_decay = 0.1  # has the calls prepared anew
+    with pytest.raises(ValueError, match=r"optimizer: its state is of another model's training, 2 steps.*reset\(\)"):
+        one(model=second, optimizer=optimizer)
+    assert optimizer.steps == 2
+    mb.fit(first, X, Y, mb.BCE(), optimizer, **options)
+    mb.fit(second, X, Y, mb.BCE(), copy.copy(optimizer), **options)  # a copy goes with a copy
+    state = optimizer.state_dict()
+    optimizer.reset()
+    mb.fit(second, X, Y, mb.BCE(), optimizer, **options)
+    optimizer.load_state_dict(state)
+    mb.fit(model(), X, Y, mb.BCE(), optimizer, **options)
+    plain = mb.SGD(0.1)  # has no state
+    for _ in range(2):
+        mb.fit(model(), X, Y, mb.BCE(), plain, **options)

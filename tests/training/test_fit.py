@@ -187,6 +187,31 @@ def test_accuracy():
         mb.accuracy(logits, [1])
 
 
+def test_accuracy_of_what_is_not_a_number():
+    """A row of predictions with NaN has no largest: it is a miss, whatever the class."""
+    logits = np.array([[np.nan, 1.0], [1.0, np.nan], [np.inf, 1.0], [np.nan, np.nan]])
+    assert [mb.accuracy(logits, [c] * 4) for c in (0, 1)] == [0.25, 0.0]
+    assert mb.accuracy([[1, 2], [2, 1]], [1.0, 0.0]) == 1.0
+    assert mb.accuracy([[1, 2], [2, 1]], [True, False]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("y_true", "error", "words"),
+    [
+        ([0, 5], ValueError, r"expected classes 0...1, got 5 at row 1"),
+        ([-1, 0], ValueError, r"got -1 at row 0"),
+        ([0.0, 0.5], ValueError, r"got 0.5 at row 1"),
+        ([0.0, np.nan], ValueError, r"got nan at row 1"),
+        ([[0.0, 1.0], [np.nan, 1.0]], ValueError, r"accuracy: y_true: expected finite numbers, got nan"),
+        (["cat", "dog"], TypeError, "accuracy: y_true: expected an array of numbers"),
+        (None, TypeError, "accuracy: y_true: expected an array of numbers, got None"),
+    ],
+)
+def test_accuracy_of_bad_targets(y_true, error, words):
+    with pytest.raises(error, match=words):
+        mb.accuracy([[1.0, 2.0], [2.0, 1.0]], y_true)
+
+
 def test_early_stopping_goes_back_to_the_best():
     states = []
     values = iter([5.0, 3.0, 4.0, 3.5, 3.2, 1.0])

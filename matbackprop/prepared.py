@@ -1,0 +1,89 @@
+"""What the library's own optimisers share: a step as a list of NumPy calls, prepared once."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from matbackprop.calls import Call
+from matbackprop.optimizer import Optimizer
+from matbackprop.validation import Array
+
+__all__ = ["PreparedOptimizer"]
+
+#: Bytes of each vector that are worked on at a time. The five or so pieces stay in a core's cache while all calls of
+#: a rule pass over them: a million float32 parameters take 2.5 ms rather than 3.7. Smaller pieces wait for Python.
+CHUNK_BYTES = 1 << 17
+
+
+class PreparedOptimizer(Optimizer):
+    """An optimiser whose rule is a short list of NumPy calls, entry by entry: the base of the library's own.
+
+    The calls are prepared once for the model's vectors, in pieces that fit the cache, and a step then makes them. A
+    complex number is treated as the pair of its parts, as torch does.
+    """
+
+    _scratch: Array | None = None
+    _table: Array  # this step's numbers, of which the calls have views
+    _calls: list[Call]
+
+    @abstractmethod
+    def numbers(self) -> tuple[float, ...]:
+        """Return the numbers of this step, in the order in which `calls` takes them."""
+
+    @abstractmethod
+    def calls(
+        self, w: Array, g: Array, numbers: tuple[Array, ...], scratch: tuple[Array, Array], *args: Any, **state: Any
+    ) -> Iterable[Call]:
+        """Yield the calls of a step for parameters `w` and gradients `g`; numbers are arrays of no dimensions."""
+
+    def update(self, parameters: Array, gradients: Array, *args: Any, **state: Any) -> None:
+        """Make the calls once, unprepared: for a subclass that adds something to the rule."""
+        self._make(*self._prepare(parameters, gradients, state))
+
+    def _run(self) -> None:
+        self._make(self._table, self._calls)
+
+    def _make(self, table: Array, calls: list[Call]) -> None:
+        """Make the calls, all of them: where warnings are errors, overflow in one would leave half a step."""
+        with np.errstate(all="ignore"):
+            table[:] = self.numbers()
+            for call in calls:
+                call()
+
+    def _bind(self, parameters: Array, gradients: Array) -> None:
+        super()._bind(parameters, gradients)
+        self._table, self._calls = self._prepare(parameters, gradients, self._state)
+
+    def _prepare(self, parameters: Array, gradients: Array, state: dict[str, Array]) -> tuple[Array, list[Call]]:
+        """Return the vector for a step's numbers, and the calls that make up a step."""
+        real_type = parameters.real.dtype
+        w, g = parameters.view(real_type), gradients.view(real_type)
+        vectors = {name: array.view(real_type) for name, array in state.items()}
+        size = min(w.size, CHUNK_BYTES // real_type.itemsize)
+        if self._scratch is None or self._scratch.shape != (2, size) or self._scratch.dtype != real_type:
+            self._scratch = np.empty((2, size), real_type)
+        table = np.empty(len(self.numbers()), real_type)
+        numbers = tuple(table[index, ...] for index in range(len(table)))
+        result: list[Call] = []
+        for start in range(0, w.size, max(size, 1)):
+            part = slice(start, start + size)
+            rest = min(size, w.size - start)
+            scratch = self._scratch[0, :rest], self._scratch[1, :rest]
+            pieces = {name: array[part] for name, array in vectors.items()}
+            result += self.calls(w[part], g[part], numbers, scratch, **pieces)
+        return table, result
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse what is no setting, a misspelt one say. What a subclass of your own keeps is its affair."""
+        kind = type(self)
+        if kind.__module__ == "matbackprop.optimizers" and not name.startswith("_") and not hasattr(kind, name):
+            raise AttributeError(f"{kind.__name__} has no setting {name}; it has {', '.join(self._settings())}")
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = super().__getstate__()
+        return {name: value for name, value in kept.items() if name not in ("_scratch", "_table", "_calls")}
