@@ -200,7 +200,7 @@ def document(example: WorkedExample, *, standalone: bool) -> str:
     for phase, layers in grouped(example):
         parts.append(rf"\subsection*{{{phase.capitalize()}}}")
         for layer, steps in layers:
-            parts += [rf"\textit{{{text(layer)}}}"] if layer else []
+            parts += [rf"\medskip\noindent\textit{{{text(layer)}}}"] if layer else []
             parts += [part for step in steps for part in _step(step)]
     body = "\n\n".join(parts) + "\n"
     return PREAMBLE + body + "\\end{document}\n" if standalone else body
