@@ -145,14 +145,18 @@ def identity(part: object) -> str:
     --------
     >>> import matbackprop as mb
     >>> from matbackprop.training.checkpoint import identity
-    >>> class Pin(mb.Loss):
-    ...     def __init__(self, to):
-    ...         self.to = to
-    >>> identity(Pin(0.5))
-    'Pin() to=0.5'
+    >>> class Scale(mb.Layer):
+    ...     def __init__(self, by):
+    ...         self.by = by
+    ...     def forward(self, x, out=None):
+    ...         return x * self.by
+    ...     def backward(self, delta, out=None):
+    ...         return delta * self.by
+    >>> identity(Scale(0.5))
+    'Scale() by=0.5'
     """
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(part))
-    if type(part).__module__.startswith("matbackprop."):
+    if isinstance(part, Configured) or type(part).__module__.startswith("matbackprop."):
         return text  # which has all settings
     attributes = getattr(part, "__dict__", {}).items()
     plain = [f"{k}={v!r}" for k, v in attributes if k[0] != "_" and isinstance(v, (bool, int, float, str))]

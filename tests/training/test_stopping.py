@@ -210,7 +210,7 @@ def test_diverged_goes_through_pickle():
     """As processes of a pool send it."""
     import pickle
 
-    with pytest.warns(RuntimeWarning, match="overflow"), pytest.raises(mb.Diverged) as caught:
+    with pytest.raises(mb.Diverged) as caught:
         mb.fit(network(mb.ReLU()), X, 100 * Y, mb.MSE(), mb.SGD(1e308), epochs=5, **QUIET)
     again = pickle.loads(pickle.dumps(caught.value))
     assert str(again) == str(caught.value)
