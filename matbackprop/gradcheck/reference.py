@@ -51,6 +51,8 @@ def choose(
     if method == "complex":
         return step, []
     terms = float(np.linalg.norm(gradient.astype(np.float64) * u)) + abs(derivative)
+    if terms and not derivative:
+        return Differences(problem), ["no complex step: it gives exactly zero (complex64 inside, which holds none?)"]
     if _agrees_with_one_difference(problem, x, u, value, derivative, terms):
         return step, []
     differences = Differences(problem)

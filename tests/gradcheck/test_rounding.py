@@ -239,3 +239,19 @@ def test_neither_side_of_a_kink_counts_as_noise(fun: Any, seed: int) -> None:
     x[:3] = 0
     for wrong in (lambda x: -np.sign(x), lambda x: 2 * np.sign(x)):
         assert mb.check_gradient(fun, wrong, x, rng=seed).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("single", [True, False])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_complex_step_that_underflows_in_single_precision_is_not_believed(single: bool, seed: int) -> None:
+    def fun(x: Any) -> Any:
+        x = x.astype(np.complex64 if np.iscomplexobj(x) else np.float32)
+        value = (np.tanh(x) ** 2).sum()
+        return value if single else value.astype(np.result_type(value, np.float64))
+
+    def grad(x: Any) -> Any:
+        return (2 * np.tanh(x) / np.cosh(x) ** 2).astype(np.float32)
+
+    x = np.random.default_rng([26, seed]).standard_normal(8).astype(np.float32)
+    assert mb.check_gradient(fun, grad, x, rng=seed).verdict in (Verdict.PASS, Verdict.INCONCLUSIVE)
+    assert mb.check_gradient(fun, lambda x: -grad(x), x, rng=seed).verdict is Verdict.FAIL
