@@ -51,7 +51,7 @@ def choose(
     if method == "complex":
         return step, []
     terms = float(np.linalg.norm(gradient.astype(np.float64) * u)) + abs(derivative)
-    if terms and not derivative:
+    if terms and not derivative and problem.packing.eps > 1e-12:
         return Differences(problem), ["no complex step: it gives exactly zero (complex64 inside, which holds none?)"]
     if _agrees_with_one_difference(problem, x, u, value, derivative, terms):
         return step, []

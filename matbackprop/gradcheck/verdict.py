@@ -196,7 +196,8 @@ def _disagrees(case: Case, found: Measurement) -> GradientReport:
     if found.unmoved > CHANCE and case.tolerance is None:
         found.unseen += DEVIATIONS * _noise_further_off(case, found)
         if found.deviation <= found.tolerance:
-            cause = f"rounding of {words(found.deviation / found.terms)}, as shows at points near x0: ill-conditioned?"
+            size = words(found.deviation / found.terms)
+            cause = f"rounding of {size}, as shows at points near x0: ill-conditioned, or float32 inside?"
             return case.report(Verdict.PRECISION_LOSS, found, cause=cause)
     blind = 2 * found.tolerance > BLIND * max(1.0, found.terms)
     if not np.isfinite(found.tolerance) or (blind and found.deviation < CERTAIN * found.tolerance):
