@@ -89,7 +89,7 @@ def _elsewhere(problem: Problem, x: Array, rng: np.random.Generator) -> tuple[tu
     """Call both at another point, the further from x0 the better; return it, the gradient, and the value there."""
     size = np.abs(x) + (float(np.sqrt(np.mean(x.astype(np.float64) ** 2))) or 1.0)
     for reach in (0.3, 1e-3, 1e-6):
-        point = (x + reach * size * rng.uniform(-1, 1, x.size)).astype(x.dtype)
+        point = _with_signs((x + reach * size * rng.uniform(-1, 1, x.size)).astype(x.dtype), problem)
         try:
             value = problem.finite_value(point)
             gradient = problem.gradient(point)
@@ -97,6 +97,15 @@ def _elsewhere(problem: Problem, x: Array, rng: np.random.Generator) -> tuple[tu
             continue
         return (point, gradient), value
     return None, None
+
+
+def _with_signs(point: Array, problem: Problem) -> Array:
+    """Keep arrays positive that are positive at x0, or negative: their function may be meant for no other numbers."""
+    for block in problem.packing.blocks:
+        part = problem.packing.x0[block.span]
+        if (part >= 0).all() or (part <= 0).all():
+            point[block.span] = np.copysign(point[block.span], part.sum() or 1.0)
+    return point
 
 
 def _repeatable(seen: Contracts, value: Any, again: Any, gradient: Array, gradient_again: Array, eps: float) -> None:

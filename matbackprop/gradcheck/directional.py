@@ -65,7 +65,7 @@ class ComplexStep:
         Raises
         ------
         EvaluationError
-            If fun fails on complex input, or drops the imaginary part.
+            If fun fails on complex input, drops the imaginary part, or computes in single precision.
         """
         # A power of two, so that the imaginary parts hold u to the last digit.
         h = 2.0 ** round(np.log2(STEP / float(np.abs(u).max())))
@@ -74,4 +74,6 @@ class ComplexStep:
         value = self.problem.finite_value(point)
         if not np.iscomplexobj(value):
             raise EvaluationError("fun returned a real number for complex input", x)
+        if np.asarray(value).dtype.itemsize < point.dtype.itemsize:
+            raise EvaluationError(f"fun computes in {np.asarray(value).dtype}, which holds no step so small", x)
         return Derivative(float(value.imag) / h, 0.0)

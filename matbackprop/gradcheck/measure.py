@@ -18,7 +18,7 @@ from matbackprop.gradcheck.directional import Derivative, Reference
 from matbackprop.gradcheck.problem import Problem
 from matbackprop.validation import Array
 
-__all__ = ["CHANCE", "Measurement", "dot", "equalised", "measure"]
+__all__ = ["CHANCE", "DEVIATIONS", "Measurement", "dot", "equalised", "measure"]
 
 #: The tolerance is this many units of rounding of the terms of g·u ...
 ROUNDING = 50.0

@@ -19,7 +19,15 @@ from matbackprop.loss import Loss
 from matbackprop.sequential import Sequential
 from matbackprop.validation import Array
 
-__all__ = ["derivative_of_branch", "draw", "layer_problem", "layered_problem", "model_problem", "model_values"]
+__all__ = [
+    "derivative_of_branch",
+    "draw",
+    "layer_problem",
+    "layered_problem",
+    "model_problem",
+    "model_values",
+    "parameters_of",
+]
 
 #: Arrays by the names that reports use.
 Arrays = dict[str, Array]
@@ -49,6 +57,15 @@ class Twins:
         for target, name in zip(parameters_of(layer).values(), parameters_of(self.layer), strict=True):
             target[...] = values[name]
         return layer
+
+    def check_untouched(self, layer: Layer, values: Arrays) -> None:
+        """Raise a BadGradient if the copy that held these parameters holds others now."""
+        for now, name in zip(parameters_of(layer).values(), parameters_of(self.layer), strict=True):
+            if not np.array_equal(now, values[name], equal_nan=True):
+                raise BadGradient(
+                    f"{self.layer!r}: a pass modifies the parameter {name}, which is the optimizer's to change; "
+                    "work on a copy"
+                )
 
 
 def draw(layer: Layer) -> None:
@@ -95,6 +112,7 @@ def layer_problem(layer: Layer, x: Array, rng: np.random.Generator) -> tuple[Pro
         dx = used.backward(upstream)
         if not np.array_equal(kept, upstream):
             raise BadGradient(f"{layer!r}: backward modifies its delta; whoever passed it reads it again")
+        twins.check_untouched(used, values)
         return {"x": dx, **gradients_of(used, own)}
 
     problem = Problem(fun, grad, {"x": x, **{name: array.copy() for name, array in own.items()}})
@@ -170,6 +188,7 @@ def model_problem(model: Sequential, loss: Loss, x: Array, y: Array) -> tuple[Pr
     def grad(values: Arrays) -> Arrays:
         used: Any = twins.at(values)
         _, flat = used.value_and_grad(x, y, loss)
+        twins.check_untouched(used, values)
         stops = np.cumsum([array.size for array in own.values()])[:-1]
         return {n: part.reshape(a.shape) for (n, a), part in zip(own.items(), np.split(flat, stops), strict=True)}
 
@@ -195,6 +214,7 @@ def layered_problem(model: Sequential, loss: Loss, x: Array, y: Array) -> Proble
         used = twins.at(values)
         loss(used.forward(values["x"]), y)
         dx = used.backward(loss.backward())
+        twins.check_untouched(used, values)
         return {"x": dx, **gradients_of(used, own)}
 
     problem = Problem(fun, grad, {"x": x, **{name: array.copy() for name, array in own.items()}})

@@ -7,7 +7,7 @@ import numpy as np
 from matbackprop.flat import named_parameters
 from matbackprop.gradcheck.api import check_problem, combined
 from matbackprop.gradcheck.at_zero import kink_at_zero
-from matbackprop.gradcheck.models import draw, layer_problem, layered_problem, model_problem
+from matbackprop.gradcheck.models import draw, layer_problem, layered_problem, model_problem, parameters_of
 from matbackprop.gradcheck.report import GradientReport, Reason, Verdict
 from matbackprop.layer import Layer
 from matbackprop.layers import Linear, ReLU
@@ -72,9 +72,14 @@ def check_layer(
     if not x.size:
         raise ValueError(f"check_layer: x: expected at least one row, got shape {x.shape}")
     layer.forward(x)  # what does not fit is an error here, in the layer's own words
+    live = parameters_of(layer)
+    start = {name: array.copy() for name, array in live.items()}
     parts = []
-    # One copy goes through all batches in turn, so that whatever it keeps from the one before shows.
+    # One copy goes through all batches in turn, so that whatever it keeps from the one before shows; but a check leaves
+    # it with the parameters that it looked at last.
     for name, batch in _batches(x, generator) if points else [("the batch given", x)]:
+        for key, array in live.items():
+            array[...] = start[key]
         problem, hypotheses = layer_problem(layer, batch, generator)
         parts.append(check_problem(problem, generator, tolerance, name=name, hypotheses=hypotheses))
         if _random(parts[0]):

@@ -74,7 +74,8 @@ def adapt(fun: Any, grad: Any, x0: Any, rng: np.random.Generator) -> tuple[Calla
         return _map(tensors, lambda _: next(parts).detach().cpu().numpy())
 
     def given(x: Any) -> Any:
-        return _map(grad(to_tensors(x)), lambda t: t.detach().cpu().numpy())
+        # What is no tensor (an array, None) the checker judges.
+        return _map(grad(to_tensors(x)), lambda t: t.detach().cpu().numpy() if isinstance(t, torch.Tensor) else t)
 
     return value, gradient if grad is None else given, _map(point, lambda t: t.detach().cpu().numpy().copy())
 

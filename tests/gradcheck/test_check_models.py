@@ -146,3 +146,45 @@ def test_every_unit_is_looked_at_zero() -> None:
 def test_smooth_layers_have_no_kink_at_zero_in_float32(layer: Any) -> None:
     report = mb.check_layer(layer(), RNG.standard_normal((4, 3)).astype(np.float32), rng=0)
     assert not any("kink" in part.name for part in report.parts)
+
+
+class Swish(mb.Layer):
+    """x σ(βx), with a bug of choice in backward."""
+
+    beta, beta_grad = mb.Parameter(), mb.Gradient("beta")
+
+    def __init__(self, bug: str = "") -> None:
+        super().__init__()
+        self.bug = bug
+        self.beta = np.array([1.5])
+
+    def forward(self, x: Any, out: Any = None) -> Any:
+        self.x, self.s = x, 1 / (1 + np.exp(-self.beta * x))
+        return x * self.s
+
+    def backward(self, delta: Any, out: Any = None) -> Any:
+        slope = self.s * (1 - self.s)
+        self.beta_grad = np.array([(delta * self.x**2 * slope).sum()])
+        dx = delta * (self.s + self.beta * self.x * slope)
+        if self.bug == "gradient":
+            self.beta_grad *= self.beta
+        if self.bug == "parameter":
+            self.beta *= 0.5
+        return dx
+
+
+def test_every_batch_starts_from_the_parameters_given() -> None:
+    report = mb.check_layer(Swish("gradient"), RNG.standard_normal((4, 3)), rng=0)
+    assert [part.verdict for part in report.parts] == [Verdict.FAIL] * 6
+    for part in report.parts:
+        assert "1.5 times too large" in part.cause, str(part)
+
+
+def test_a_pass_that_modifies_a_parameter() -> None:
+    assert mb.check_layer(Swish(), RNG.standard_normal((4, 3)), rng=0)
+    model = mb.Sequential(mb.Linear(3, 2, rng=0), Swish("parameter"))
+    x, y = RNG.standard_normal((4, 3)), RNG.standard_normal((4, 2))
+    for report in (mb.check_layer(Swish("parameter"), x, rng=0), mb.check_model(model, mb.MSE(), x, y, rng=0)):
+        assert report.verdict is Verdict.FAIL
+        assert "modifies the parameter" in report.cause
+        assert "beta" in report.cause

@@ -143,3 +143,115 @@ def test_a_function_in_stairs_is_held_to_its_digits(digits: int) -> None:
         x = np.random.default_rng([24, seed]).standard_normal(4)
         assert mb.check_gradient(fun, np.cos, x, rng=seed).verdict in (Verdict.PASS, Verdict.INCONCLUSIVE)
         assert mb.check_gradient(fun, lambda z: 2 * np.cos(z), x, rng=seed).verdict is not Verdict.PASS
+
+
+def gaussian_process(seed: int) -> Pair:
+    """-log p(y) of a nearly noiseless process: the part that drops imaginary parts drowns in the other's noise."""
+    rng = np.random.default_rng([23, seed])
+    s = rng.uniform(0, 5, 25)
+    d, y, one = (s[:, None] - s) ** 2, np.sin(s) + 0.1 * rng.standard_normal(25), np.eye(25)
+
+    def signal(p: Any) -> Any:
+        return np.exp(2 * p[1] - 0.5 * d * np.exp(-2 * p[0]))
+
+    def fun(p: Any) -> Any:
+        k = signal(p) + np.exp(2 * p[2]) * one
+        return 0.5 * y @ np.linalg.solve(k, y) + 0.5 * np.linalg.slogdet(k)[1]
+
+    def grad(p: Any) -> Any:
+        e, noise = signal(p), np.exp(2 * p[2])
+        inverse = np.linalg.inv(e + noise * one)
+        a = inverse @ y
+        m = inverse - np.outer(a, a)
+        return 0.5 * np.array([(m * e * d).sum() * np.exp(-2 * p[0]), 2 * (m * e).sum(), 2 * noise * np.trace(m)])
+
+    return fun, grad, np.array([1.0, 0.0, -9.0]) + 0.3 * rng.standard_normal(3)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_complex_step_that_is_wrong_below_the_noise_of_a_difference_alarms_nobody(seed: int) -> None:
+    fun, grad, x = gaussian_process(seed)
+    assert mb.check_gradient(fun, grad, x, rng=seed).verdict in (Verdict.PASS, Verdict.INCONCLUSIVE)
+    assert mb.check_gradient(fun, lambda p: 1.1 * grad(p), x, rng=seed).verdict is Verdict.FAIL
+
+
+def test_an_error_beside_a_pole_is_no_lost_digit() -> None:
+    i, j = np.triu_indices(5, 1)
+
+    def fun(q: Any) -> Any:
+        d = q[j] - q[i]
+        return (d**-12 - d**-6).sum()
+
+    def grad(q: Any) -> Any:
+        d, out = q[j] - q[i], np.zeros(5)
+        slope = -12 * d**-13 + 6 * d**-7
+        np.add.at(out, j, slope)
+        np.add.at(out, i, -slope)
+        return out
+
+    x = np.array([0.0, 1.1, 2.3, 3.3, 4.5])
+    assert mb.check_gradient(fun, grad, x, rng=0)
+    for wrong in (lambda q: grad(q) * (1 + 1e-6), lambda q: grad(q) + 1e-3 * np.eye(5)[2], lambda q: grad(q) * (q < 3)):
+        assert mb.check_gradient(fun, wrong, x, rng=0).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-9])
+@pytest.mark.parametrize("seed", range(8))
+def test_digits_lost_to_a_condition_number_that_x0_is_too_small_to_move(size: float, seed: int) -> None:
+    rng = np.random.default_rng([24, seed])
+    q, b = np.linalg.qr(rng.standard_normal((6, 6)))[0], rng.standard_normal(6)
+    a = q * np.logspace(0, -8, 6) @ q.T
+
+    def grad(x: Any) -> Any:
+        return -np.linalg.solve(a + np.diag(x), b) * np.linalg.solve((a + np.diag(x)).T, b)
+
+    def fun(x: Any) -> Any:
+        return b @ np.linalg.solve(a + np.diag(x), b)
+
+    x = size * rng.standard_normal(6)
+    assert mb.check_gradient(fun, grad, x, rng=seed).verdict is not Verdict.FAIL
+    assert mb.check_gradient(fun, lambda x: 1.001 * grad(x), x, rng=seed).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("decades", [8, 150])
+def test_entries_of_all_sizes(decades: int) -> None:
+    rng = np.random.default_rng([25, decades])
+    c = 10.0 ** rng.uniform(-decades, decades, 12)
+    x = c * rng.standard_normal(12)
+    fun, grad = lambda x: np.sin(x / c).sum(), lambda x: np.cos(x / c) / c
+    for seed in range(8):
+        assert mb.check_gradient(fun, grad, x, rng=seed).verdict is Verdict.PASS
+        assert mb.check_gradient(fun, lambda x: grad(x) * 1.001, x, rng=seed).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_positive_x0_is_moved_to_positive_points(seed: int) -> None:
+    x = np.random.default_rng(seed).uniform(0.1, 20, 10)
+    fun, grad = lambda x: (abs(x) ** 1.5).sum(), lambda x: 1.5 * np.sqrt(abs(x))  # of another sign below zero
+    assert mb.check_gradient(fun, grad, x, rng=seed)
+    assert mb.check_gradient(fun, lambda x: -grad(-x), -x, rng=seed)
+
+
+@pytest.mark.parametrize("fun", [lambda x: np.abs(x).sum(), lambda x: np.where(x.real > 0, x, -x).sum()])
+@pytest.mark.parametrize("seed", range(4))
+def test_neither_side_of_a_kink_counts_as_noise(fun: Any, seed: int) -> None:
+    x = np.random.default_rng(seed).standard_normal(10)
+    x[:3] = 0
+    for wrong in (lambda x: -np.sign(x), lambda x: 2 * np.sign(x)):
+        assert mb.check_gradient(fun, wrong, x, rng=seed).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("single", [True, False])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_complex_step_that_underflows_in_single_precision_is_not_believed(single: bool, seed: int) -> None:
+    def fun(x: Any) -> Any:
+        x = x.astype(np.complex64 if np.iscomplexobj(x) else np.float32)
+        value = (np.tanh(x) ** 2).sum()
+        return value if single else value.astype(np.result_type(value, np.float64))
+
+    def grad(x: Any) -> Any:
+        return (2 * np.tanh(x) / np.cosh(x) ** 2).astype(np.float32)
+
+    x = np.random.default_rng([26, seed]).standard_normal(8).astype(np.float32)
+    assert mb.check_gradient(fun, grad, x, rng=seed).verdict in (Verdict.PASS, Verdict.INCONCLUSIVE)
+    assert mb.check_gradient(fun, lambda x: -grad(x), x, rng=seed).verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE)

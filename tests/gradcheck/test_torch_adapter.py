@@ -87,3 +87,11 @@ def test_gradients_and_running_statistics_are_left_as_found() -> None:
     assert mb.check_gradient(network, x, rng=0).verdict is Verdict.PASS
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(torch.equal(p.grad, kept) for p, kept in zip(network.parameters(), gradients, strict=True))
+
+
+def test_a_hand_written_gradient_may_return_arrays_and_must_return_something(torch: Any) -> None:
+    x = torch.linspace(1, 2, 3, dtype=torch.float64)
+    assert mb.check_gradient(lambda x: (x**2).sum(), lambda x: (2 * x).numpy(), x, rng=0)
+    report = mb.check_gradient(lambda x: (x**2).sum(), lambda x: None, x, rng=0)
+    assert report.verdict is Verdict.FAIL
+    assert "does grad lack a return" in report.cause
