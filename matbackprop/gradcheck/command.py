@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import inspect
 import json
 import sys
 from collections.abc import Iterator
@@ -94,6 +95,15 @@ def _load(target: str) -> Any:
 def _check(target: Any, args: argparse.Namespace) -> GradientReport:
     """Check what a target is."""
     if callable(target) and not isinstance(target, (tuple, list)):
+        try:
+            inspect.signature(target).bind()
+        except TypeError:
+            raise TypeError(
+                f"{describe(target)} takes arguments; name a tuple such as case = (fun, grad, x0), or a function "
+                "without arguments that returns one"
+            ) from None
+        except ValueError:  # no signature to be had
+            pass
         target = target()
     options: dict[str, Any] = {"rng": args.seed, "tolerance": args.tolerance}
     if isinstance(target, (tuple, list)):

@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _listing() -> str:
     width = max(map(len, NETWORKS))
-    return "".join(f"{name:<{width}}  {load(name).title}\n" for name in NETWORKS)
+    lines = [f"{name:<{width}}  {load(name).title}" for name in NETWORKS]
+    return "\n".join([*lines, "", "Show one with: matbackprop explain --example NAME", ""])
 
 
 def _content(args: argparse.Namespace) -> str | bytes:

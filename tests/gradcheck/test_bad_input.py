@@ -262,3 +262,11 @@ def test_a_target_that_ends_the_process_is_no_pass(tmp_path) -> None:
 def test_big_endian_parameters() -> None:
     x = np.array([1.5, 2, 3], ">f8")
     assert mb.check_gradient(lambda z: (z**2).sum(), lambda z: 2 * z, x, rng=0).verdict == "PASS"
+
+
+def test_a_target_that_takes_arguments(tmp_path, capsys):
+    from matbackprop.cli import main
+
+    (tmp_path / "given.py").write_text("def grad(w):\n    return 2 * w\n", encoding="utf-8")
+    assert main(["check", f"{tmp_path / 'given.py'}:grad"]) == 2
+    assert "takes arguments; name a tuple such as case = (fun, grad, x0)" in capsys.readouterr().err
