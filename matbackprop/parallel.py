@@ -164,10 +164,12 @@ class _OneBlasThread:
                 from threadpoolctl import ThreadpoolController
 
                 self.libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+            now = [library.get_num_threads() for library in self.libraries]
             if self.before is None:
-                self.before = [library.get_num_threads() for library in self.libraries]
-            for library in self.libraries:
-                library.set_num_threads(1)  # each time: what another thread set need not hold in this one
+                self.before = now
+            for library, threads in zip(self.libraries, now, strict=True):
+                if threads != 1:  # each time: what another thread set need not hold in this one
+                    library.set_num_threads(1)
             self.inside += 1
 
     def __exit__(self, *error: object) -> None:
@@ -175,7 +177,8 @@ class _OneBlasThread:
             self.inside -= 1
             if self.inside == 0 and self.libraries is not None and self.before is not None:
                 for library, threads in zip(self.libraries, self.before, strict=True):
-                    library.set_num_threads(threads)
+                    if threads != 1:
+                        library.set_num_threads(threads)
                 self.before = None
 
 
