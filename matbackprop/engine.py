@@ -26,26 +26,28 @@ class Worker:
     def __init__(self, layers: Sequence[Layer], dtype: np.dtype[Any]) -> None:
         self.layers = [layer.replica() for layer in layers]
         self.gradients = own_gradients(self.layers, dtype)
-        self.sum = np.zeros_like(self.gradients)
+        self.sum = np.empty_like(self.gradients)
         self.plans: Plans[TrainingPlan] = Plans()
 
     def follow(self, layers: Sequence[Layer]) -> None:
         """Take over the layers' settings."""
         for twin, layer in zip(self.layers, layers, strict=True):
-            for (_, part), (_, original) in zip(twin.walk(), layer.walk(), strict=True):
-                part.follow(original)
+            twin.follow(layer)
 
     def run(
         self, blocks: Sequence[slice], x: Array, y: Array, weight: Array | None, loss: Loss, divisor: float
     ) -> float:
         """Return the blocks' share of the loss, a mean by `divisor`, and leave their gradient in `sum`."""
-        value, self.sum[...] = 0.0, 0
-        for block in blocks:
+        value = 0.0
+        for index, block in enumerate(blocks):
             shape, targets, weighted = x[block].shape, y[block], weight is not None
             make = partial(TrainingPlan, self.layers, loss, shape, x.dtype, targets, weighted)
             plan = self.plans.get((shape, targets.shape, targets.dtype, weighted, loss._key()), make)
             value += plan.run(x[block], targets, None if weight is None else weight[block], divisor)
-            self.sum += self.gradients
+            if index:
+                self.sum += self.gradients
+            else:
+                self.sum[...] = self.gradients
         return value
 
 
