@@ -2,8 +2,7 @@
 
 Rows are examples. A layer maps its input A(l-1), shape (N, in), to its output, shape (N, out); backward it turns
 Δ = ∂L/∂output into the gradients of its parameters and into ∂L/∂input. Each pass is written as the NumPy calls that
-make it up: ``call(function, inputs..., out)``. The products are np.dot's: it needs half the time of np.matmul on small
-arrays, and a fifth where an inner dimension is 1.
+make it up: ``call(function, inputs..., out)``. How NumPy does a product best, `matbackprop.products` knows.
 
 ==================  =======================  =============================================
 layer               forward                  backward
@@ -18,7 +17,6 @@ Sigmoid             A = 1 / (1 + e^-Z)       ∂L/∂Z = Δ ⊙ A ⊙ (1 - A)
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from functools import partial as call
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -29,23 +27,12 @@ from numpy.typing import DTypeLike
 from matbackprop.calls import Call
 from matbackprop.initializers import RULES, Initializer, torch_default
 from matbackprop.parameter import Gradient, Parameter
+from matbackprop.products import add_row, ones, times, times_transposed
 from matbackprop.stepped import SteppedLayer
 from matbackprop.validation import Array, as_array, as_dtype, as_flag, as_rng, as_size, check_finite
 from matbackprop.workspace import Empty
 
-__all__ = ["Linear", "ReLU", "Sigmoid", "Tanh", "exp", "ones", "sigmoid"]
-
-
-def ones(rows: int, dtype: np.dtype[Any]) -> Array:
-    """Return 1ᵀ, shape (1, rows): a product with it sums over the rows many times faster than ``sum(axis=0)``."""
-    return _kept_ones(rows, dtype) if rows <= 1 << 16 else np.ones((1, rows), dtype)
-
-
-@lru_cache(maxsize=16)
-def _kept_ones(rows: int, dtype: np.dtype[Any]) -> Array:
-    row = np.ones((1, rows), dtype)
-    row.flags.writeable = False
-    return row
+__all__ = ["Linear", "ReLU", "Sigmoid", "Tanh", "exp", "sigmoid"]
 
 
 def exp(z: Array, out: Array) -> None:
@@ -197,17 +184,17 @@ class Linear(SteppedLayer):
 
     def forward_steps(self, x: Array, out: Array, empty: Empty) -> Iterable[Call]:
         """Z = A Wᵀ + 1 bᵀ."""
-        yield call(np.dot, x, self.weight.T, out)  # (N, in) (in, out)
+        yield from times_transposed(x, self.weight, out, empty)  # (N, in) (in, out)
         if self.has_bias:
-            yield call(np.add, out, self.bias, out)
+            yield from add_row(out, self.bias, empty)
 
     def backward_steps(self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty) -> Iterable[Call]:
         """∂L/∂W = Δᵀ A, ∂L/∂b = Δᵀ 1, ∂L/∂A = Δ W."""
-        yield call(np.dot, delta.T, x, self.weight_grad)  # (out, N) (N, in)
+        yield times(delta.T, x, self.weight_grad)  # (out, N) (N, in)
         if self.has_bias:
-            yield call(np.dot, ones(len(delta), delta.dtype), delta, self.bias_grad[None])  # (1, N) (N, out)
+            yield times(ones(len(delta), delta.dtype), delta, self.bias_grad[None])  # (1, N) (N, out)
         if out is not None:
-            yield call(np.dot, delta, self.weight, out)  # (N, out) (out, in)
+            yield times(delta, self.weight, out)  # (N, out) (out, in)
 
     def row_gradients(self, x: Array, delta: Array, out: Array) -> None:
         """Δᵢᵀ Aᵢ and Δᵢ, of every row i."""
