@@ -197,7 +197,7 @@ def fit(
                     run.save(keeper, settings, reason)
                 if reason is None and interrupt.pressed and run.number < epochs:
                     reason = f"interrupted after epoch {run.number}"
-        run.end(reason or f"all {run.number} epochs done")
+        run.end(reason)
         run.history.interrupted = interrupt.pressed
     finally:
         optimizer.lr = rate

@@ -223,6 +223,7 @@ def test_early_stopping_goes_back_to_the_best():
     )  # fmt: skip
     assert history.epochs == 5
     assert history.best_epoch == 1
+    assert not history.completed
     assert history.stopped == "early stopping: m was best in epoch 2, 3 epochs before"
     assert np.array_equal(model.parameters, states[1])
     assert not np.array_equal(states[1], states[4])

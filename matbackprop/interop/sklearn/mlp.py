@@ -331,7 +331,7 @@ class MLP(BaseEstimator):  # type: ignore[misc]
             workers=self.workers,
         )
         losses: list[float] = history["loss"].tolist() if history.epochs else []
-        if not partial and history.stopped.startswith("all") and not history.interrupted:
+        if not partial and history.completed and not history.interrupted:
             warnings.warn(
                 f"training has not converged: the loss still fell in the last of max_iter={epochs} epochs; allow more, "
                 "or raise learning_rate_init or tol",
