@@ -204,6 +204,7 @@ class Run:
         if self.early_stopping is not None and self.early_stopping.restore_best and self.best_epoch >= 0:
             self.parameters[...] = self.best
             self.history.best_epoch = self.best_epoch
+            self.history.stopped += f"; the model has the parameters of its best epoch, {self.best_epoch + 1}"
 
     # What a checkpoint holds.
 
