@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
@@ -61,7 +62,7 @@ CHECKS: dict[str, Check] = {
 FTOL = 64 * float(np.finfo(np.float64).eps)
 
 
-class MLP(BaseEstimator):  # type: ignore[misc]
+class MLP(BaseEstimator, ABC):  # type: ignore[misc]
     """A multilayer perceptron: the base of both estimators, whose parameters `MLPRegressor` explains."""
 
     classes_: Array
@@ -113,13 +114,13 @@ class MLP(BaseEstimator):  # type: ignore[misc]
 
     # What each of the two answers for itself.
 
+    @abstractmethod
     def _as_targets(self, y: Any, classes: Any, again: bool) -> tuple[Array, int]:
         """Return checked targets for the loss, and the number of outputs; `again` if the model is to go on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _default_loss(self) -> Loss:
         """Return the loss where none was chosen."""
-        raise NotImplementedError
 
     def _balance(self, y: Any, weight: Array | None, partial: bool) -> Array | None:
         """Return the weights of the examples, after those of their classes."""
