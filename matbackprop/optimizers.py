@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from matbackprop.calls import Call
-from matbackprop.optimizer import setting
+from matbackprop.optimizer import Structural
 from matbackprop.prepared import PreparedOptimizer
 from matbackprop.settings import flag, real
 from matbackprop.validation import Array, describe
@@ -101,10 +101,10 @@ class SGD(PreparedOptimizer):
     array([0.71, 2.29])
     """
 
-    momentum: float = setting(real(0, 1))
-    dampening: float = setting(real(0, 1, "[]"))
-    weight_decay: float = setting(real())
-    nesterov: bool = setting(flag)
+    momentum = Structural(real(0, 1))
+    dampening = Structural(real(0, 1, "[]"))
+    weight_decay = Structural(real())
+    nesterov = Structural(flag)
 
     _first: int  # the velocity's first step
 
@@ -213,11 +213,11 @@ class Adam(PreparedOptimizer):
     array([0.9, 1.1])
     """
 
-    beta1: float = setting(real(0, 1))
-    beta2: float = setting(real(0, 1))
-    eps: float = setting(real())
-    weight_decay: float = setting(real())
-    amsgrad: bool = setting(flag)
+    beta1 = Structural(real(0, 1))
+    beta2 = Structural(real(0, 1))
+    eps = Structural(real())
+    weight_decay = Structural(real())
+    amsgrad = Structural(flag)
     squares = frozenset({"v", "v_max"})
 
     def __init__(
@@ -389,11 +389,11 @@ class RMSprop(PreparedOptimizer):
     array([0., 2.])
     """
 
-    alpha: float = setting(real(0, 1))
-    eps: float = setting(real())
-    weight_decay: float = setting(real())
-    momentum: float = setting(real(0, 1))
-    centered: bool = setting(flag)
+    alpha = Structural(real(0, 1))
+    eps = Structural(real())
+    weight_decay = Structural(real())
+    momentum = Structural(real(0, 1))
+    centered = Structural(flag)
     squares = frozenset({"v"})
 
     def __init__(

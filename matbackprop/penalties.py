@@ -33,8 +33,8 @@ class Penalty(Configured, ABC):
     Weights are the parameters of two or more dimensions; biases are left alone unless `biases` is true.
     """
 
-    strength: float = Setting(real())  # type: ignore[assignment]
-    biases: bool = Setting(flag)  # type: ignore[assignment]
+    strength = Setting(real())
+    biases = Setting(flag)
 
     def __init__(self, strength: float, *, biases: bool = False) -> None:
         self.strength, self.biases = strength, biases

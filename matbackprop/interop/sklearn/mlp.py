@@ -47,7 +47,7 @@ def _as_patience(value: object, name: str) -> float:
 
 
 #: The settings that are numbers and flags.
-CHECKS: dict[str, Check] = {
+CHECKS: dict[str, Check[Any]] = {
     "alpha": real(),
     "learning_rate_init": real(),
     "max_iter": as_size,
