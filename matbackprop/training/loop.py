@@ -120,6 +120,9 @@ def fit(
         this leaves everything as it was.
     FileExistsError, FileNotFoundError
         If the checkpoint is there already, and `resume` is False; if its directory is not there.
+    Exception
+        Whatever a callback, a metric or an iterable raises. Like a `Diverged`, it has the `history` of the epochs
+        before as an attribute.
 
     Examples
     --------
@@ -199,6 +202,9 @@ def fit(
                     reason = f"interrupted after epoch {run.number}"
         run.end(reason)
         run.history.interrupted = interrupt.pressed
+    except BaseException as error:
+        error.history = run.history  # type: ignore[attr-defined]  # as Diverged has it
+        raise
     finally:
         optimizer.lr = rate
         display.close(f"fit: {run.history.stopped}")

@@ -119,6 +119,18 @@ def test_a_row_that_does_not_fit_later_names_the_step():
     assert caught.value.__notes__ == ["fit: in epoch 1, step 2; rows are counted within the batch"]
 
 
+@pytest.mark.parametrize("error", [LookupError, KeyboardInterrupt])
+def test_an_error_between_epochs_has_the_history_so_far(error):
+    def fail(epoch: mb.Epoch) -> None:
+        if epoch.number == 2:
+            raise error
+
+    with pytest.raises(error) as caught:
+        one(epochs=9, callbacks=fail, optimizer=mb.SGD(0.0))
+    assert caught.value.history["loss"].shape == (3,)
+    assert not caught.value.history.completed
+
+
 def test_a_metric_that_is_no_number():
     with pytest.raises(TypeError, match="'m' must return a number, got None"):
         one(validation=0.2, metrics={"m": lambda p, y: None}, optimizer=mb.SGD(0.0))
