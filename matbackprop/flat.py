@@ -21,6 +21,7 @@ __all__ = [
     "named_parameters",
     "own_gradients",
     "size",
+    "stand_in",
     "width_after",
 ]
 
@@ -174,6 +175,11 @@ def spans(model: Layer) -> Iterator[tuple[int, str, Layer]]:
     for prefix, layer in model.walk():
         yield start, prefix, layer
         start += sum(array.size for array in layer._parameters.values())
+
+
+def stand_in(layer: Layer, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Let zeros that take no memory stand for a parameter that was not yet drawn, and for its gradient."""
+    layer._parameters[name] = layer._gradients[name] = np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def flatten(model: Layer, dtype: np.dtype[Any]) -> None:

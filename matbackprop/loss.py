@@ -280,7 +280,7 @@ def check_same_shape(name: str, y_pred: tuple[int, ...], y_true: tuple[int, ...]
     if not y_true:
         hint = "; a single target is [y]"
     elif y_pred == (*y_true, 1):
-        hint = "; make the targets a column with y_true[:, None]"
+        hint = f"; make the targets a column with {name.rpartition(' ')[2]}[:, None]"
     elif y_true == (*y_pred, 1):
         hint = "; make the predictions a column with y_pred[:, None]"
     elif y_pred == y_true[::-1]:

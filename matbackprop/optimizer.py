@@ -9,23 +9,18 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from matbackprop.settings import Configured, Setting, count, real
+from matbackprop.settings import Configured, Setting, T, count, real
 from matbackprop.validation import Array, check_vector, describe
 
-__all__ = ["Optimizer", "setting"]
+__all__ = ["Optimizer", "Structural"]
 
 
-class _Structural(Setting):
+class Structural(Setting[T]):
     """A setting on which it may depend which calls a step makes: they are prepared anew after it was set."""
 
     def __set__(self, owner: Configured, value: object) -> None:
         super().__set__(owner, value)
         vars(owner)["_gradients"] = None  # so that the next step binds its vectors again
-
-
-def setting(check: Any) -> Any:
-    """Return a setting of an optimiser."""
-    return _Structural(check)
 
 
 class Optimizer(Configured, ABC):
@@ -69,7 +64,7 @@ class Optimizer(Configured, ABC):
     array([0.9, 2.1])
     """
 
-    lr: float = Setting(real())  # type: ignore[assignment]
+    lr = Setting(real())
     squares: ClassVar[frozenset[str]] = frozenset()
 
     _steps: int

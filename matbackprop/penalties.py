@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from matbackprop.flat import spans
+from matbackprop.flat import named_gradients, named_parameters
 from matbackprop.layer import Layer
 from matbackprop.settings import Configured, Setting, flag, real
 from matbackprop.validation import Array, describe
@@ -33,8 +33,8 @@ class Penalty(Configured, ABC):
     Weights are the parameters of two or more dimensions; biases are left alone unless `biases` is true.
     """
 
-    strength: float = Setting(real())  # type: ignore[assignment]
-    biases: bool = Setting(flag)  # type: ignore[assignment]
+    strength = Setting(real())
+    biases = Setting(flag)
 
     def __init__(self, strength: float, *, biases: bool = False) -> None:
         self.strength, self.biases = strength, biases
@@ -69,7 +69,7 @@ class Penalty(Configured, ABC):
         if not isinstance(model, Layer) or not isinstance(parameters, np.ndarray) or gradients is None:
             raise TypeError(f"{self!r}: expected a model, a Sequential, got {describe(model)}")
         if parameters is not self._of[0] or self.biases is not self._of[1]:
-            self._pieces = list(_pieces(model, parameters, gradients, self.biases))
+            self._pieces = list(_pieces(model, parameters, self.biases))
             self._of = parameters, self.biases
         total = sum((self.add(w, g, s) for w, g, s in self._pieces), parameters.dtype.type(0)).item()
         return self.strength * total  # type: ignore[no-any-return]
@@ -78,18 +78,14 @@ class Penalty(Configured, ABC):
         return {**vars(self), "_of": (None, False), "_pieces": []}
 
 
-def _pieces(model: Layer, parameters: Array, gradients: Array, biases: bool) -> Iterator[tuple[Array, Array, Array]]:
+def _pieces(model: Layer, parameters: Array, biases: bool) -> Iterator[tuple[Array, Array, Array]]:
     """Yield what is penalised, its gradients, and scratch, piece by piece."""
     scratch = np.empty(min(PIECE, parameters.size), parameters.dtype)
-    for first, _, layer in spans(model):
-        start = first
-        for array in layer._parameters.values():
-            end = start + array.size
-            if array.ndim >= 2 or biases:
-                for begin in range(start, end, PIECE):
-                    part = slice(begin, min(begin + PIECE, end))
-                    yield parameters[part], gradients[part], scratch[: part.stop - part.start]
-            start = end
+    for w, g in zip(named_parameters(model).values(), named_gradients(model).values(), strict=True):
+        if w.ndim >= 2 or biases:
+            for start in range(0, w.size, PIECE):
+                piece = w.reshape(-1)[start : start + PIECE]
+                yield piece, g.reshape(-1)[start : start + PIECE], scratch[: piece.size]
 
 
 class L2(Penalty):

@@ -35,7 +35,7 @@ class Schedule(Configured, ABC):
     """
 
     #: What `state_dict` holds, and how each number is checked.
-    _progress: ClassVar[dict[str, Check]] = {"epoch": count, "base_lr": real()}
+    _progress: ClassVar[dict[str, Check[Any]]] = {"epoch": count, "base_lr": real()}
 
     epoch: int | None = None
     base_lr: float | None = None

@@ -48,8 +48,8 @@ class StepLR(Schedule):
     (1.0, 0.5, 0.25)
     """
 
-    step_size: int = Setting(as_size)  # type: ignore[assignment]
-    gamma: float = Setting(real())  # type: ignore[assignment]
+    step_size = Setting(as_size)
+    gamma = Setting(real())
 
     def __init__(self, step_size: int, gamma: float = 0.1) -> None:
         self.step_size, self.gamma = step_size, gamma
@@ -84,8 +84,8 @@ class CosineAnnealingLR(Schedule):
     array([0.4, 0.3, 0.1, 0. ])
     """
 
-    T_max: int = Setting(as_size)  # type: ignore[assignment]
-    eta_min: float = Setting(real())  # type: ignore[assignment]
+    T_max = Setting(as_size)
+    eta_min = Setting(real())
 
     def __init__(self, T_max: int, eta_min: float = 0.0) -> None:
         self.T_max, self.eta_min = T_max, eta_min
@@ -122,14 +122,14 @@ class WarmUp(Schedule):
     array([0.2 , 0.6 , 1.  , 0.5 , 0.25])
     """
 
-    epochs: int = Setting(as_size)  # type: ignore[assignment]
-    then: Schedule | None = Setting(_as_following)  # type: ignore[assignment]
-    start_factor: float = Setting(real(0, 1, "(]"))  # type: ignore[assignment]
+    epochs = Setting(as_size)
+    then = Setting(_as_following)
+    start_factor = Setting(real(0, 1, "(]"))
 
     def __init__(
         self, epochs: int, then: Schedule | Callable[[int], float] | None = None, *, start_factor: float = 0.1
     ) -> None:
-        self.epochs, self.start_factor, self.then = epochs, start_factor, then  # type: ignore[assignment]
+        self.epochs, self.start_factor, self.then = epochs, start_factor, then
 
     def rate(self, lr: float, epoch: int) -> float:
         """Return lr (s + (1 - s) epoch / epochs), and lr from there on."""
@@ -197,7 +197,7 @@ class ReduceLROnPlateau(Schedule):
     [0.8, 0.8, 0.8, 0.8, 0.4, 0.4]
     """
 
-    _progress: ClassVar[dict[str, Check]] = {
+    _progress: ClassVar[dict[str, Check[Any]]] = {
         **Schedule._progress,
         "lr": real(),
         "best": real(-inf, inf, "[]"),
@@ -205,14 +205,14 @@ class ReduceLROnPlateau(Schedule):
         "cooldown_left": count,
     }
 
-    mode: str = Setting(one_of("min", "max"))  # type: ignore[assignment]
-    threshold_mode: str = Setting(one_of("rel", "abs"))  # type: ignore[assignment]
-    factor: float = Setting(real(0, 1, "()"))  # type: ignore[assignment]
-    patience: int = Setting(count)  # type: ignore[assignment]
-    threshold: float = Setting(real())  # type: ignore[assignment]
-    cooldown: int = Setting(count)  # type: ignore[assignment]
-    min_lr: float = Setting(real())  # type: ignore[assignment]
-    eps: float = Setting(real())  # type: ignore[assignment]
+    mode = Setting(one_of("min", "max"))
+    threshold_mode = Setting(one_of("rel", "abs"))
+    factor = Setting(real(0, 1, "()"))
+    patience = Setting(count)
+    threshold = Setting(real())
+    cooldown = Setting(count)
+    min_lr = Setting(real())
+    eps = Setting(real())
 
     lr: float | None = None
     best: float | None = None
@@ -293,7 +293,7 @@ class LambdaLR(Schedule):
         ``function(epoch) -> factor``.
     """
 
-    function: Callable[[int], float] = Setting(_as_function)  # type: ignore[assignment]
+    function = Setting(_as_function)
 
     def __init__(self, function: Callable[[int], float]) -> None:
         self.function = function

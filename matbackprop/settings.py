@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
 from matbackprop.validation import as_flag, as_real, describe
 
-__all__ = ["Check", "Configured", "Setting", "count", "flag", "one_of", "real"]
+__all__ = ["Check", "Configured", "Setting", "T", "count", "flag", "one_of", "real"]
 
-Check = Callable[[object, str], Any]
+T = TypeVar("T")
+
+Check = Callable[[object, str], T]
 
 _MISSING = object()
 
@@ -39,7 +41,7 @@ class Configured:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-class Setting:
+class Setting(Generic[T]):
     """An attribute that is checked whenever it is set.
 
     Its owner is a `Configured`, whose ``check_settings()`` is called too; if that raises, the old value stays. There
@@ -51,8 +53,12 @@ class Setting:
         ``check(value, name)`` returns the value to keep, or raises.
     """
 
-    def __init__(self, check: Check) -> None:
+    def __init__(self, check: Check[T]) -> None:
         self.check = check
+
+    if TYPE_CHECKING:  # what is read is what the check has returned
+
+        def __get__(self, owner: object, kind: type) -> T: ...
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -71,7 +77,7 @@ class Setting:
             raise
 
 
-def real(low: float = 0.0, high: float = float("inf"), ends: str = "[)") -> Callable[[object, str], float]:
+def real(low: float = 0.0, high: float = float("inf"), ends: str = "[)") -> Check[float]:
     """Return a check for a real number in an interval: by default finite and not negative.
 
     Parameters
@@ -119,7 +125,7 @@ def flag(value: object, name: str) -> bool:
     return as_flag(value, name, "numbers and words are not taken for either")
 
 
-def one_of(*names: str) -> Check:
+def one_of(*names: str) -> Check[str]:
     """Return a check for one of these words."""
 
     def check(value: object, name: str) -> str:

@@ -163,7 +163,7 @@ for method in ("forward", "predict"):
     case(f"{method}-transposed", lambda s, m=method: getattr(s.model, m)(X[:3].T), ValueError, "transposed", "(2, 3)")
 case("row-for-column", lambda s: mb.Linear(1, 2).forward(np.ones(5)), ValueError, "x[:, None]", "(5,)")
 case("backprop-width", lambda s: s.model.backprop(X[:, :1], Y, mb.MSE()), ValueError, "layer 0, Linear(2, 3)", "(4, 1)")
-case("backprop-n-n1", lambda s: s.model.backprop(X, Y[:, 0], mb.MSE()), ValueError, "(4, 1)", "(4,)", "y_true[:, None]")
+case("backprop-n-n1", lambda s: s.model.backprop(X, Y[:, 0], mb.MSE()), ValueError, "(4, 1)", "(4,)", "with y[:, None]")
 case("backprop-transposed", lambda s: s.model.backprop(X, Y.T, mb.MSE()), ValueError, "transposed", "(1, 4)")
 case("backprop-rows", lambda s: s.model.backprop(X, Y[:3], mb.MSE()), ValueError, "(4, 1)", "(3, 1)")
 case("backprop-scalar-y", lambda s: s.model.backprop(X, 1.0, mb.MSE()), ValueError, "(4, 1)", "()")

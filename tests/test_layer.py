@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from user_layers import Scale
 
 import matbackprop as mb
 
@@ -34,24 +35,6 @@ class CarelessCube(Cube):
 
     def backward(self, delta, out=None):
         return super().backward(delta)
-
-
-class Scale(mb.Layer):
-    """One parameter a feature."""
-
-    scale = mb.Parameter()
-    scale_grad = mb.Gradient("scale")
-
-    def __init__(self, features):
-        self.scale = np.arange(1.0, features + 1)
-
-    def forward(self, x, out=None):
-        self.x = x
-        return np.multiply(x, self.scale, out=out)
-
-    def backward(self, delta, out=None):
-        self.scale_grad = (delta * self.x).sum(axis=0)
-        return np.multiply(delta, self.scale, out=out)
 
 
 class Gain(Scale):
@@ -99,7 +82,7 @@ def linear() -> mb.Linear:
 
 
 WEIGHT = np.array([[1.0, 0.0, 2.0], [-1.0, 0.5, 0.0], [0.0, 3.0, -2.0]])
-SCALE = np.array([1.0, 2.0, 3.0])
+SCALE = np.array([0.5, 1.0, 1.5])
 SUM = DELTA.sum(axis=0)
 
 #: What makes the layer; its output, ∂L/∂x and flat gradient for X and DELTA, from the formulas on paper.

@@ -7,6 +7,7 @@ import pickle
 
 import numpy as np
 import pytest
+from user_layers import Scale
 
 import matbackprop as mb
 
@@ -122,25 +123,9 @@ def test_no_slope_at_zero():
     np.testing.assert_array_equal(model.gradients, 0)
 
 
-class Scale(mb.Layer):
-    """A layer whose one parameter is a vector, and one without any."""
-
-    scale = mb.Parameter()
-    scale_grad = mb.Gradient("scale")
-
-    def __init__(self):
-        self.scale = np.full(3, 2.0)
-
-    def forward(self, x, out=None):
-        return np.multiply(x, self.scale, out=out)
-
-    def backward(self, delta, out=None):
-        return np.multiply(delta, self.scale, out=out)
-
-
 @penalties
 def test_nothing_to_penalise(penalty):
-    for model in (mb.Sequential(Scale()), mb.Sequential(mb.Tanh())):
+    for model in (mb.Sequential(Scale(3)), mb.Sequential(mb.Tanh())):
         model.gradients[:] = 1.0
         assert penalty(0.5).add_to(model) == 0.0
         assert (model.gradients == 1).all()

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from user_layers import Scale
 
 import matbackprop as mb
 from matbackprop.parallel import FEWEST_ROWS
@@ -22,24 +23,6 @@ from matbackprop.parallel import FEWEST_ROWS
 #: which `backprop` copies its input.
 LEADS = [(), (0,), (1,), (7,), (7, 2), (0, 2), (7, 0), (2, 3, 4)]
 LARGE = [(5000,), (50, 100)]
-
-
-class Scale(mb.Layer):
-    """A layer as a user writes it: plain forward and backward."""
-
-    scale = mb.Parameter()
-    scale_grad = mb.Gradient("scale")
-
-    def __init__(self, features):
-        self.scale = np.linspace(0.5, 1.5, features)
-
-    def forward(self, x, out=None):
-        self.x = x
-        return np.multiply(x, self.scale, out=out)
-
-    def backward(self, delta, out=None):
-        self.scale_grad = (delta * self.x).sum(axis=0)
-        return np.multiply(delta, self.scale, out=out)
 
 
 LAYERS = {  # each maps 3 features to 3, so that `out` can be the input

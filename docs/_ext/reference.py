@@ -23,7 +23,7 @@ GROUPS = {
     "Layers": ("layers", "dropout", "layer", "parameter"),
     "Losses": ("losses", "cross_entropy", "loss"),
     "Initial weights": ("initializers",),
-    "Training": ("training", "optimizers", "optimizer", "schedules", "clipping", "penalties"),
+    "Training": ("training", "optimizers", "optimizer", "schedules", "schedule", "clipping", "penalties"),
     "Worked examples": ("worked",),
     "Checking a gradient": ("gradcheck",),
     "Other libraries": ("interop",),

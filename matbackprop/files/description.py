@@ -12,6 +12,7 @@ from matbackprop.chain import Chain
 from matbackprop.dropout import Dropout
 from matbackprop.files.limits import MAX_LAYERS
 from matbackprop.files.strict_json import Json, check_json
+from matbackprop.flat import named_parameters, stand_in
 from matbackprop.layer import VARARGS, Layer
 from matbackprop.layers import Linear, ReLU, Sigmoid, Tanh
 from matbackprop.sequential import Sequential
@@ -244,12 +245,13 @@ class _Builder:
 
     def _reserve(self, layer: Layer, who: str) -> None:
         """Let zeros that take no memory stand for the parameters not yet drawn, so that none are."""
-        for _, part in layer.walk():
+        drawn = named_parameters(layer)
+        for prefix, part in layer.walk():
             part.requested_dtype = part.requested_dtype or self.dtype
             for name, shape in part.parameter_shapes().items():
-                if name in part._parameters:
+                if prefix + name in drawn:
                     continue
                 self.values -= prod(shape)
                 if self.values < 0:
                     raise ValueError(f"{who}: {name} of shape {shape} is more than the tensors in the file hold")
-                part._parameters[name] = part._gradients[name] = np.broadcast_to(np.zeros((), self.dtype), shape)
+                stand_in(part, name, shape, self.dtype)

@@ -45,10 +45,12 @@ def pack(tensors: dict[str, Array], text: str) -> bytes:
 def unpack(data: bytes) -> tuple[dict[str, Array], Any]:
     """Return the tensors, and the metadata: what ours says, or else the format's own strings."""
     library = _library()
+    from safetensors import SafetensorError
+
     metadata = _check_header(data)
     try:
         tensors: dict[str, Array] = library.load(data)
-    except _error() as error:
+    except SafetensorError as error:
         raise ValueError(str(error)) from None
     if _KEY not in metadata:
         return tensors, metadata
@@ -91,9 +93,3 @@ def _library() -> ModuleType:
             "a .safetensors file needs the safetensors package: pip install 'matbackprop[io]'; a .npz file does not"
         ) from error
     return safetensors.numpy
-
-
-def _error() -> type[Exception]:
-    from safetensors import SafetensorError
-
-    return SafetensorError

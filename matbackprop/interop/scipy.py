@@ -90,7 +90,32 @@ def objective(
     >>> bool(result.cost < 1e-8)
     True
     """
-    return ScipyObjective(model, x, y, loss, sample_weight=sample_weight, penalty=penalty, workers=workers)
+    if not isinstance(model, Sequential):
+        raise TypeError(f"objective: model: expected a Sequential, got {describe(model)}")
+    if model.dtype.kind == "c":
+        raise TypeError(f"objective: model: expected a real model, got {model.dtype}; hessp makes its own complex copy")
+    if not model.parameters.size:
+        raise ValueError(f"objective: {model!r} has no parameters to optimise")
+    check_loss(loss)
+    if penalty is not None and not isinstance(penalty, Penalty):
+        raise TypeError(f"objective: penalty: expected an L1 or L2, got {describe(penalty)}")
+    workers, twin = as_workers(workers), model.astype(np.float64)
+    return ScipyObjective(twin, _as_data(twin, x, y, loss, sample_weight), loss, penalty, workers)
+
+
+def _as_data(model: Sequential, x: Array, y: Array, loss: Loss, sample_weight: Array | float | None) -> Data:
+    """Return the data, checked and in the type of the model; classes stay integers."""
+    dtype = model.dtype
+    x = as_array(x, "objective: x", dtype)
+    check_features("objective: x", x.shape, model.in_features)
+    if not x.size:
+        raise ValueError(f"objective: x: expected at least one example, got shape {x.shape}")
+    check_finite("objective: x", x)
+    shape = (*x.shape[:-1], model.output_width(x.shape[-1]))
+    y = loss.as_targets(y, shape, dtype, "objective: y")
+    check_finite("objective: y", y)
+    weight = None if sample_weight is None else loss.as_weight(sample_weight, shape, dtype)
+    return Data(np.ascontiguousarray(x), np.ascontiguousarray(y), weight)
 
 
 class ScipyObjective:
@@ -113,49 +138,13 @@ class ScipyObjective:
     (array([-0.56568542]), array([[0.70710678, 1.41421356]]))
     """
 
-    def __init__(
-        self,
-        model: Sequential,
-        x: Array,
-        y: Array,
-        loss: Loss,
-        *,
-        sample_weight: Array | float | None = None,
-        penalty: Penalty | None = None,
-        workers: int | None = None,
-    ) -> None:
-        if not isinstance(model, Sequential):
-            raise TypeError(f"objective: model: expected a Sequential, got {describe(model)}")
-        if model.dtype.kind == "c":
-            raise TypeError(
-                f"objective: model: expected a real model, got {model.dtype}; hessp makes its own complex copy"
-            )
-        if not model.parameters.size:
-            raise ValueError(f"objective: {model!r} has no parameters to optimise")
-        check_loss(loss)
-        if penalty is not None and not isinstance(penalty, Penalty):
-            raise TypeError(f"objective: penalty: expected an L1 or L2, got {describe(penalty)}")
-        self.loss, self.penalty, self.workers = loss, penalty, as_workers(workers)
-        self._model = model.astype(np.float64)
-        self._x0 = self._model.parameters.copy()
-        self._data = self._prepare(x, y, sample_weight)
+    def __init__(self, model: Sequential, data: Data, loss: Loss, penalty: Penalty | None, workers: int | None) -> None:
+        self.loss, self.penalty, self.workers = loss, penalty, workers
+        self._model, self._data = model, data
+        self._x0 = model.parameters.copy()
         self._complex: tuple[Sequential, Data] | None = None
         self._lock = Lock()
         self._check_function()
-
-    def _prepare(self, x: Array, y: Array, sample_weight: Array | float | None) -> Data:
-        """Return the data, checked and in float64; classes stay integers."""
-        dtype = self._model.dtype
-        x = as_array(x, "objective: x", dtype)
-        check_features("objective: x", x.shape, self._model.in_features)
-        if not x.size:
-            raise ValueError(f"objective: x: expected at least one example, got shape {x.shape}")
-        check_finite("objective: x", x)
-        shape = (*x.shape[:-1], self._model.output_width(x.shape[-1]))
-        y = self.loss.as_targets(y, shape, dtype, "objective: y")
-        check_finite("objective: y", y)
-        weight = None if sample_weight is None else self.loss.as_weight(sample_weight, shape, dtype)
-        return Data(np.ascontiguousarray(x), np.ascontiguousarray(y), weight)
 
     def _check_function(self) -> None:
         """Check that this is a function: the same finite value at the same point."""

@@ -65,11 +65,9 @@ class Rows:
         self.count = len(x) if rows is None else len(rows)
         self.steps = -(-self.count // batch_size)
         self.x, self.y = _Gathered("x", x, batch_size, types[0]), _Gathered("y", y, batch_size, types[1])
-        self.weight: _Gathered | float | None = None
-        if isinstance(weight, np.ndarray):
-            self.weight = _Gathered("sample_weight", weight, batch_size, types[0])
-        else:
-            self.weight = weight
+        self.weight = (
+            _Gathered("sample_weight", weight, batch_size, types[0]) if isinstance(weight, np.ndarray) else weight
+        )
 
     def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
@@ -147,9 +145,7 @@ class Streamed:
     def __init__(self, source: Any) -> None:
         self.source = source
         self.begun = False
-        self.steps: int | None = None
-        if isinstance(source, Sized):
-            self.steps = len(source)
+        self.steps = len(source) if isinstance(source, Sized) else None
 
     def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
@@ -189,13 +185,10 @@ def as_batches(examples: Examples, rows: Array | None, batch_size: int | None, s
         If `batch_size` is no size, or larger than the data.
     """
     count = len(examples.x) if rows is None else len(rows)
-    if batch_size is None:
-        size = min(32, count)
-    else:
-        size = as_size(batch_size, "fit: batch_size")
-        if size > count:
-            raise ValueError(
-                f"fit: batch_size is {size}, but there are {count} examples to train on; for one batch an epoch pass "
-                f"batch_size={count}"
-            )
+    size = min(32, count) if batch_size is None else as_size(batch_size, "fit: batch_size")
+    if size > count:
+        raise ValueError(
+            f"fit: batch_size is {size}, but there are {count} examples to train on; for one batch an epoch pass "
+            f"batch_size={count}"
+        )
     return Rows(examples, rows, size, shuffle)

@@ -54,13 +54,13 @@ class Checkpoint(Configured):
     >>> checkpoint = mb.Checkpoint("run.npz", every=10)
     """
 
-    path: Path = Setting(_as_path)  # type: ignore[assignment]
-    every: int = Setting(as_size)  # type: ignore[assignment]
+    path = Setting(_as_path)
+    every = Setting(as_size)
 
     _known: tuple[int, int] | None = None
 
     def __init__(self, path: str | os.PathLike[str], *, every: int = 1) -> None:
-        self.path, self.every = path, every  # type: ignore[assignment]
+        self.path, self.every = path, every
 
     def open(self, resume: bool) -> tuple[dict[str, Array], dict[str, Any]] | None:
         """Return what the file holds, or None where there is none yet.

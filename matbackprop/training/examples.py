@@ -52,7 +52,7 @@ def as_examples(model: Sequential, loss: Loss, x: Any, y: Any, weight: Any, name
     try:
         loss.check_values(None, values)
     except ValueError as error:
-        raise ValueError(f"{name} y: {error}") from None
+        raise ValueError(f"{name} y: {str(error).replace(': y_true:', ':')}") from None
     return Examples(x, y, _as_weight(loss, weight, shape, model.dtype, name), (model.dtype, first.dtype))
 
 

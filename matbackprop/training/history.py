@@ -28,6 +28,8 @@ class History(Mapping[str, Array]):
         The epochs that were finished.
     stopped : str
         Why the run ended.
+    completed : bool
+        Whether all epochs were done before anything else ended the run.
     interrupted : bool
         Whether Ctrl-C was pressed, be it in the last epoch.
     best_epoch : int or None
@@ -47,7 +49,7 @@ class History(Mapping[str, Array]):
 
     def __init__(self) -> None:
         self._columns: dict[str, list[float]] = {}
-        self.stopped, self.interrupted = "unfinished", False
+        self.stopped, self.completed, self.interrupted = "unfinished", False, False
         self.best_epoch: int | None = None
 
     def append(self, entries: Mapping[str, float]) -> None:

@@ -120,6 +120,9 @@ def fit(
         this leaves everything as it was.
     FileExistsError, FileNotFoundError
         If the checkpoint is there already, and `resume` is False; if its directory is not there.
+    Exception
+        Whatever a callback, a metric or an iterable raises. Like a `Diverged`, it has the `history` of the epochs
+        before as an attribute.
 
     Examples
     --------
@@ -197,8 +200,11 @@ def fit(
                     run.save(keeper, settings, reason)
                 if reason is None and interrupt.pressed and run.number < epochs:
                     reason = f"interrupted after epoch {run.number}"
-        run.end(reason or f"all {run.number} epochs done")
+        run.end(reason)
         run.history.interrupted = interrupt.pressed
+    except BaseException as error:
+        error.history = run.history  # type: ignore[attr-defined]  # as Diverged has it
+        raise
     finally:
         optimizer.lr = rate
         display.close(f"fit: {run.history.stopped}")

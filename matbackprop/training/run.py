@@ -197,12 +197,14 @@ class Run:
             self.history,
         )
 
-    def end(self, reason: str) -> None:
-        """Note why the run has ended, and go back to the best parameters if that was asked for."""
-        self.history.stopped = reason
+    def end(self, reason: str | None) -> None:
+        """Note what ended the run, if anything did, and go back to the best parameters if that was asked for."""
+        self.history.completed = reason is None
+        self.history.stopped = reason or f"all {self.number} epochs done"
         if self.early_stopping is not None and self.early_stopping.restore_best and self.best_epoch >= 0:
             self.parameters[...] = self.best
             self.history.best_epoch = self.best_epoch
+            self.history.stopped += f"; the model has the parameters of its best epoch, {self.best_epoch + 1}"
 
     # What a checkpoint holds.
 

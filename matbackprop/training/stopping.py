@@ -59,11 +59,11 @@ class EarlyStopping(Configured):
     EarlyStopping(patience=5, monitor='accuracy', mode='max')
     """
 
-    patience: int = Setting(as_size)  # type: ignore[assignment]
-    min_delta: float = Setting(real())  # type: ignore[assignment]
-    monitor: str | None = Setting(_column)  # type: ignore[assignment]
-    mode: str = Setting(one_of("min", "max"))  # type: ignore[assignment]
-    restore_best: bool = Setting(flag)  # type: ignore[assignment]
+    patience = Setting(as_size)
+    min_delta = Setting(real())
+    monitor = Setting(_column)
+    mode = Setting(one_of("min", "max"))
+    restore_best = Setting(flag)
 
     def __init__(
         self,

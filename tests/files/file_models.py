@@ -5,30 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from user_layers import Scale
 
 import matbackprop as mb
-
-
-class Scale(mb.Layer):
-    """A user's layer with a parameter and a setting."""
-
-    scale = mb.Parameter()
-    scale_grad = mb.Gradient("scale")
-
-    def __init__(self, features: int) -> None:
-        self.in_features = features
-        self.scale = np.ones(features)
-
-    def config(self) -> dict[str, int]:
-        return {"features": self.in_features}
-
-    def forward(self, x, out=None):
-        self.x = x
-        return np.multiply(x, self.scale, out=out)
-
-    def backward(self, delta, out=None):
-        self.scale_grad = (delta * self.x).sum(axis=0)
-        return np.multiply(delta, self.scale, out=out)
 
 
 class Residual(mb.Layer):

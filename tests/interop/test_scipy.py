@@ -9,29 +9,16 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import least_squares, minimize
+from user_layers import Scale
 
 import matbackprop as mb
 from matbackprop.gradcheck import check_hessian_product
 
 
-class Scale(mb.Layer):
+class Rowwise(Scale):
     """A row-wise layer of a user's own, with a parameter."""
 
     rowwise = True
-    scale = mb.Parameter()
-    scale_grad = mb.Gradient("scale")
-
-    def __init__(self, features: int) -> None:
-        self.in_features = features
-        self.scale = np.linspace(0.5, 1.5, features)
-
-    def forward(self, x, out=None):
-        self.x = x
-        return np.multiply(x, self.scale, out=out)
-
-    def backward(self, delta, out=None):
-        self.scale_grad = (delta * self.x).sum(axis=0)
-        return np.multiply(delta, self.scale, out=out)
 
 
 class Centre(mb.Layer):
@@ -44,7 +31,7 @@ class Centre(mb.Layer):
         return np.subtract(delta, delta.mean(axis=0), out=out)
 
 
-class RealOnly(Scale):
+class RealOnly(Rowwise):
     """Cannot take complex numbers."""
 
     def forward(self, x, out=None):
@@ -79,7 +66,7 @@ CASES = {
     "logits": (lambda: network(mb.Tanh()), mb.BCEWithLogits(pos_weight=[0.5, 3.0])),
     "huber": (lambda: network(mb.Tanh()), mb.Huber(delta=0.3)),
     "classes": (lambda: network(mb.Tanh()), mb.CrossEntropy(label_smoothing=0.1)),
-    "own layer": (lambda: network(Scale(4), mb.Tanh()), mb.MSE()),
+    "own layer": (lambda: network(Rowwise(4), mb.Tanh()), mb.MSE()),
     "not row-wise": (lambda: network(mb.Tanh(), Centre()), mb.MSE()),
 }
 

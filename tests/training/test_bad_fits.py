@@ -59,8 +59,8 @@ def one(**changes):
         ({"x": np.ma.masked_array(X)}, TypeError, "masked array"),
         ({"x": X.astype(object)}, TypeError, "dtype object"),
         ({"x": X[:, :1]}, ValueError, "expected inputs of 2 features"),
-        ({"y": Y[:, 0]}, ValueError, "(20, 1), got (20,); make the targets a column with y_true[:, None]"),
-        ({"y": Y + 1}, ValueError, "labels are 0 and 1"),
+        ({"y": Y[:, 0]}, ValueError, "(20, 1), got (20,); make the targets a column with y[:, None]"),
+        ({"y": Y + 1}, ValueError, "fit: y: BCE(): expected values in [0, 1], got "),
         ({"y": np.where(Y > 0.9, NAN, Y)}, ValueError, "fit: y: expected finite numbers, got nan at (18, 0)"),
         ({"y": None}, TypeError, "y is None, so x must be an iterable of batches"),
         ({"y": None, "x": [X]}, TypeError, "batch 0 of the iterable must be (x, y)"),
@@ -117,6 +117,18 @@ def test_a_row_that_does_not_fit_later_names_the_step():
     with pytest.raises(ValueError, match="shape of the predictions") as caught:
         one(y=None, x=batches, optimizer=mb.SGD(0.0))
     assert caught.value.__notes__ == ["fit: in epoch 1, step 2; rows are counted within the batch"]
+
+
+@pytest.mark.parametrize("error", [LookupError, KeyboardInterrupt])
+def test_an_error_between_epochs_has_the_history_so_far(error):
+    def fail(epoch: mb.Epoch) -> None:
+        if epoch.number == 2:
+            raise error
+
+    with pytest.raises(error) as caught:
+        one(epochs=9, callbacks=fail, optimizer=mb.SGD(0.0))
+    assert caught.value.history["loss"].shape == (3,)
+    assert not caught.value.history.completed
 
 
 def test_a_metric_that_is_no_number():

@@ -223,7 +223,9 @@ def test_early_stopping_goes_back_to_the_best():
     )  # fmt: skip
     assert history.epochs == 5
     assert history.best_epoch == 1
-    assert history.stopped == "early stopping: m was best in epoch 2, 3 epochs before"
+    assert not history.completed
+    ending = "; the model has the parameters of its best epoch, 2"
+    assert history.stopped == "early stopping: m was best in epoch 2, 3 epochs before" + ending
     assert np.array_equal(model.parameters, states[1])
     assert not np.array_equal(states[1], states[4])
 
@@ -245,6 +247,7 @@ def test_rules_of_early_stopping(rule, values, epochs, best):
         metrics={"m": lambda p, y: next(told)}, early_stopping=rule, **QUIET,
     )  # fmt: skip
     assert (history.epochs, history.best_epoch) == (epochs, best)
+    assert ("the model has" in history.stopped) == (best is not None)
 
 
 @pytest.mark.parametrize("kind", [bool, np.bool_])

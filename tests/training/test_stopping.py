@@ -162,7 +162,7 @@ def test_ctrl_c_between_epochs_keeps_the_epoch_that_is_done(tmp_path, epochs):
         model, X, Y, mb.MSE(), mb.Adam(), epochs=epochs, validation=(X, Y), metrics={"m": press},
         checkpoint=mb.Checkpoint(path, every=5), **QUIET,
     )  # fmt: skip
-    assert history.interrupted
+    assert (history.interrupted, history.completed) == (True, epochs == 2)
     assert history.stopped == ("all 2 epochs done" if epochs == 2 else "interrupted after epoch 2")
     tensors, state = read_tensors(path)
     assert np.array_equal(tensors["parameters"], model.parameters)

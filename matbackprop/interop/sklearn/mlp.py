@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
@@ -46,7 +47,7 @@ def _as_patience(value: object, name: str) -> float:
 
 
 #: The settings that are numbers and flags.
-CHECKS: dict[str, Check] = {
+CHECKS: dict[str, Check[Any]] = {
     "alpha": real(),
     "learning_rate_init": real(),
     "max_iter": as_size,
@@ -61,7 +62,7 @@ CHECKS: dict[str, Check] = {
 FTOL = 64 * float(np.finfo(np.float64).eps)
 
 
-class MLP(BaseEstimator):  # type: ignore[misc]
+class MLP(BaseEstimator, ABC):  # type: ignore[misc]
     """A multilayer perceptron: the base of both estimators, whose parameters `MLPRegressor` explains."""
 
     classes_: Array
@@ -113,13 +114,13 @@ class MLP(BaseEstimator):  # type: ignore[misc]
 
     # What each of the two answers for itself.
 
+    @abstractmethod
     def _as_targets(self, y: Any, classes: Any, again: bool) -> tuple[Array, int]:
         """Return checked targets for the loss, and the number of outputs; `again` if the model is to go on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _default_loss(self) -> Loss:
         """Return the loss where none was chosen."""
-        raise NotImplementedError
 
     def _balance(self, y: Any, weight: Array | None, partial: bool) -> Array | None:
         """Return the weights of the examples, after those of their classes."""
@@ -331,7 +332,7 @@ class MLP(BaseEstimator):  # type: ignore[misc]
             workers=self.workers,
         )
         losses: list[float] = history["loss"].tolist() if history.epochs else []
-        if not partial and history.stopped.startswith("all") and not history.interrupted:
+        if not partial and history.completed and not history.interrupted:
             warnings.warn(
                 f"training has not converged: the loss still fell in the last of max_iter={epochs} epochs; allow more, "
                 "or raise learning_rate_init or tol",
