@@ -361,6 +361,10 @@ def test_html_has_real_matrices(rng):
         np.testing.assert_allclose(shown, expected, rtol=1e-4)
 
 
+def test_wide_formulas_scroll_sideways_only():
+    assert re.search(r"\.board \{[^}]*overflow: auto hidden;", explained("relu-1-1").to_html())
+
+
 def test_html_heat_map_names_its_entries(rng):
     ex = large(rng, rows=30)
     text = ex.to_html()
