@@ -119,6 +119,8 @@ class WorkedExample:
         known = self._aliases.get(known, known)
         if known in self._by_name:
             return self._by_name[known]
+        if re.fullmatch(r"[d∂][A-ZŶ]\w*", known) and f"∂L/∂{known[1:]}" in self:
+            raise KeyError(f"no step {name!r}; did you mean {f'dL/d{known[1:]}'!r}? there are {', '.join(self.names)}")
         near = difflib.get_close_matches(known, self.names, 1, 0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise KeyError(f"no step {name!r}; {hint}there are {', '.join(self.names)}")
