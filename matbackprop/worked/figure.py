@@ -88,11 +88,21 @@ class _Picture:
             for gap in layout.gaps(place):
                 self.write(gap, PLAIN)
             self.text(place * layout.across, layout.top + 1.07, column.caption, size=9, color=PLAIN, va="bottom")
-        frame = {"boxstyle": "round", "facecolor": "white", "edgecolor": DARK}
-        self.text(layout.loss_place.x, 0.0, layout.result, size=10, color=DARK, zorder=6, bbox=frame)
+        self.loss(layout.loss_place)
 
     def text(self, x: float, y: float, text: str, *, size: float = POINTS, va: str = "center", **options: Any) -> None:
         self.ax.text(x, y, text, ha="center", va=va, fontsize=size * self.shrunk, **options)
+
+    def loss(self, box: Box) -> None:
+        """Draw the loss in its frame, which the arrows lead to."""
+        from matplotlib.patches import FancyBboxPatch
+
+        corner = box.x - box.wide / 2, box.y - box.high / 2
+        style = "round,pad=0,rounding_size=0.12"
+        self.ax.add_patch(
+            FancyBboxPatch(corner, box.wide, box.high, boxstyle=style, facecolor="white", edgecolor=DARK, zorder=3)
+        )
+        self.text(box.x, box.y, self.layout.result, size=10, color=DARK, zorder=6)
 
     def line(self, line: Line) -> None:
         """Draw one edge."""

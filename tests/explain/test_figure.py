@@ -144,7 +144,7 @@ def corners(box):
 
 def overlapping(ax):
     """Return the pairs of texts whose boxes overlap, texts on units they are not of, and texts cut by the edge."""
-    from matplotlib.patches import Circle
+    from matplotlib.patches import Circle, FancyBboxPatch
 
     figure = ax.figure
     figure.draw_without_rendering()
@@ -154,6 +154,10 @@ def overlapping(ax):
         (x, y), (u, _) = ax.transData.transform([circle.center, (circle.center[0] + circle.radius, 0)])
         unit = Box(x, y, 1.4 * (u - x), 1.4 * (u - x))  # the square within it
         pairs += [(a, "unit") for a, box in boxes if a not in (r"$\Sigma$", "$f$") and box.touches(unit)]
+    (frame,) = (patch.get_window_extent() for patch in ax.patches if isinstance(patch, FancyBboxPatch))
+    frame = Box(*frame.min / 2 + frame.max / 2, frame.width, frame.height)
+    pairs += [(a, "frame") for a, box in boxes if not a.startswith("$L$") and box.touches(frame)]
+    boxes.append(("frame", frame))
     low, high = figure.bbox.min, figure.bbox.max
     cut = [a for a, box in boxes if (corners(box) < low).any() or (corners(box) > high).any()]
     return pairs, cut
