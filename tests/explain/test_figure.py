@@ -236,6 +236,13 @@ def test_a_label_without_room_is_left_out():
     assert not free
 
 
+def test_labels_of_lines_side_by_side_keep_clear_of_each_other():
+    lines = {0: segment((0, 0), (4, 0)), 1: segment((0, 0.1), (4, 0.1))}
+    found, free = clear({0: (1, 0.3), 1: (1, 0.3)}, lines, [])
+    assert not found[0].touches(found[1])
+    assert not free  # each is on the other's line
+
+
 def test_wide_layers_are_elided_around_the_chosen_units(rng):
     model = mb.Sequential(mb.Linear(30, 12), mb.Tanh(), mb.Linear(12, 1), rng=rng)
     ex = mb.explain(model, rng.normal(size=(2, 30)), rng.normal(size=(2, 1)), mb.MSE())
