@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from matbackprop.calls import Call
+from matbackprop.calls import Call, run
 from matbackprop.loss import Loss
 from matbackprop.settings import real
 from matbackprop.softmax import continued, of_classes, of_weights
@@ -108,13 +108,14 @@ class CrossEntropy(Loss):
         """ℓ = -Σ_c u_c log p_c and ∂ℓ/∂z = (Σ_c u_c) p - u, with p = softmax z and u = w ⊙ ((1 - ε) t + ε/C)."""
         if self._smoothing or self._class_weight is not None:
             return {
-                "loss": "-U ⊙ log softmax {y_pred}",
-                "derivative": "(Σ U) ⊙ softmax {y_pred} - U",
-                "note": "U: the targets as probabilities, one row each, smoothed and weighted by class.",
+                "loss": "-{U} ⊙ log softmax {y_pred}",
+                "derivative": "(Σ {U}) ⊙ softmax {y_pred} - {U}",
+                "note": "U: the targets as probabilities, one row each, smoothed and weighted by class; (Σ U) is each "
+                "row's sum.",
             }
         return {
-            "loss": "-T ⊙ log softmax {y_pred}",
-            "derivative": "softmax {y_pred} - T",
+            "loss": "-{T} ⊙ log softmax {y_pred}",
+            "derivative": "softmax {y_pred} - {T}",
             "note": "T: the targets as probabilities, one row each; of a class, 1 in its column.",
         }
 
@@ -164,6 +165,12 @@ class CrossEntropy(Loss):
         if w is None or y.dtype != np.intp:
             return count
         return float(np.bincount(y.reshape(-1), minlength=w.size) @ w)
+
+    def letters(self, y: Array, y_pred: Array) -> Mapping[str, Array]:
+        """Return the targets as `formulas` has them, (N, C)."""
+        targets = np.empty(y_pred.shape, y_pred.dtype)
+        run(self._weigh(y, targets, np.empty))
+        return {"U" if self._smoothing or self._class_weight is not None else "T": targets}
 
     def check_values(self, y_pred: Array | None, y: Array) -> None:
         """Check that targets are classes, or probabilities.

@@ -56,7 +56,7 @@ class Loss(Configured):
     per_row: ClassVar[bool] = False
     #: What `matbackprop.worked` writes of the loss, in Unicode: "loss" is ℓ, "derivative" ∂ℓ/∂ŷ, with ``{y_pred}`` and
     #: ``{y_true}``; "through" is ∂ℓ/∂x where `through` has the loss computed from the last layer's input x; "note" says
-    #: what other letters mean.
+    #: what other letters mean, and `letters` gives their values.
     formulas: Mapping[str, str] = MappingProxyType({})
 
     _reduction: str = "mean"  # so that a subclass need not call super().__init__()
@@ -126,6 +126,10 @@ class Loss(Configured):
     def divisor(self, y: Array, count: int) -> float:
         """Return what the mean of `count` losses for these targets divides by: `count`, unless overridden."""
         return count
+
+    def letters(self, y: Array, y_pred: Array) -> Mapping[str, Array]:
+        """Return the values of other letters in `formulas`, ``{"T": t}`` for ``{T}``. By default there is none."""
+        return {}
 
     def check_values(self, y_pred: Array | None, y: Array) -> None:
         """Raise a ValueError if a prediction or target is outside the loss's domain. By default there is no limit."""

@@ -13,7 +13,8 @@ README = Path(__file__).parents[1] / "README.md"
 
 @pytest.mark.skipif(not README.exists(), reason="the tests stand alone, without the checkout")
 @pytest.mark.usefixtures("torch")  # which it imports
-def test_readme(capsys) -> None:
+def test_readme(capsys, monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)  # where it keeps its checkpoint
     text = README.read_text("utf-8")
     names: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):

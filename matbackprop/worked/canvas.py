@@ -11,7 +11,7 @@ from matbackprop.worked.digits import number
 from matbackprop.worked.notation import Formula, Frac, Group, Matrix, Name, Node, Op, Row, Sup, Term
 from matbackprop.worked.steps import as_matrix, flat
 
-__all__ = ["Block", "beside", "columns", "formula", "heat", "matrix"]
+__all__ = ["Block", "beside", "columns", "formula", "heat", "matrix", "wrapped"]
 
 #: Lines of equal length, and which of them stands on the line of the text.
 Block = tuple[list[str], int]
@@ -123,6 +123,68 @@ def _row(parts: Sequence[Node]) -> Block:
         blocks.append(formula(part))
         before = "unary" if unary else text or "x)"
     return beside(blocks)
+
+
+def wrapped(row: Row, width: int) -> list[Block] | None:
+    """Return a formula cut into lines no wider than that, before a sign if it can be; None if a part is wider.
+
+    A bracket is as high as the text where what is in it does not fit on one line.
+    """
+    parts = list(row.parts)
+    blocks: list[Block] = []
+    while parts:
+        count = 0
+        while count < len(parts) and _wide(_line(parts[: count + 1], blocks)) <= width:
+            count += 1
+        if count < len(parts):
+            opened = _opened(parts[count]) if _wide(formula(parts[count])) > width else None
+            if opened is not None:
+                parts[count : count + 1] = opened
+                continue
+            whole = count
+            while count and _leads(parts[count - 1]):
+                count -= 1
+            count = count or whole
+        if not count:
+            return None
+        blocks.append(_line(parts[:count], blocks))
+        parts = parts[count:]
+    return blocks
+
+
+def _wide(block: Block) -> int:
+    return len(block[0][0])
+
+
+def _line(parts: Sequence[Node], above: Sequence[Block]) -> Block:
+    """Return parts on one line, below others: a sign that it starts with is no mere sign of what follows."""
+    if above and parts[0] == Op("-") and len(parts) > 1:
+        return beside([word("-"), formula(Row(tuple(parts[1:])))], " ")
+    return formula(Row(tuple(parts)))
+
+
+def _leads(node: Node) -> bool:
+    """Return whether it belongs to what follows: a sign, an opening bracket or a function."""
+    match node:
+        case Op(text=text):
+            return text not in ")]"
+        case Name(text=text):
+            return text[0].isalpha()
+    return False
+
+
+def _opened(node: Node) -> list[Node] | None:
+    """Return the parts of a bracket with its two signs; None if it is something else."""
+    match node:
+        case Group(bracket=bracket, body=body):
+            left, right = tuple(BRACKETS[bracket][2])
+            return [Op(left), *body.parts, Op(right)]
+        case Sup(base=Group(bracket=bracket, body=body), above=above):
+            left, right = tuple(BRACKETS[bracket][2])
+            return [Op(left), *body.parts, Sup(Op(right), above)]
+        case Row(parts=parts):
+            return list(parts)
+    return None
 
 
 def _closed(node: Node) -> Block:

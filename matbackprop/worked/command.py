@@ -22,7 +22,9 @@ FORMATS = ("text", "markdown", "latex", "html", "png")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``explain``."""
-    parser.add_argument("--example", default=DEFAULT, metavar="NAME", help=f"which network (default {DEFAULT})")
+    parser.add_argument(
+        "--example", default=DEFAULT, metavar="NAME", help=f"which network, or its notebook's title (default {DEFAULT})"
+    )
     parser.add_argument("--list", action="store_true", help="list the networks and the notebooks that they are from")
     parser.add_argument("--format", choices=FORMATS, help="default text, or what the name of the file says")
     parser.add_argument("-o", "--output", metavar="FILE", help="write to this file, whole or not at all")
@@ -61,7 +63,7 @@ def _content(args: argparse.Namespace) -> str | bytes:
     kind = args.format or _by_suffix(args.output)
     if kind == "png" and args.output is None and (sys.stdout is None or sys.stdout.isatty()):
         raise ValueError("a PNG is not for a terminal; name a file with -o FILE, or redirect the output")
-    given = load(args.example)
+    given = load(_by_title(args.example))
     rate = None if args.lr is None else as_tolerance(args.lr, "--lr")
     example = explain(given.model, given.x, given.y, given.loss, lr=rate)
     if kind == "text":
@@ -69,6 +71,23 @@ def _content(args: argparse.Namespace) -> str | bytes:
         return f"{example if args.output is None else example.to_text(100)}\n"
     writers = {"markdown": example.to_markdown, "latex": example.to_latex, "html": example.to_html}
     return _png(example) if kind == "png" else writers[kind]()
+
+
+def _by_title(name: str) -> str:
+    """Return the name of the network of the notebook whose title starts like that, if there is one, else the name.
+
+    Raises
+    ------
+    ValueError
+        If several networks are from notebooks whose titles start like that.
+    """
+    titles = {known: load(known).title for known in NETWORKS}
+    found = [known for known, title in titles.items() if name and title.casefold().startswith(name.casefold())]
+    if name in NETWORKS or not found:
+        return name
+    if len(found) > 1:
+        raise ValueError(f"--example: {name!r} is the start of several networks' titles: {', '.join(found)}")
+    return found[0]
 
 
 def _by_suffix(output: str | None) -> str:

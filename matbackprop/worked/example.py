@@ -119,6 +119,8 @@ class WorkedExample:
         known = self._aliases.get(known, known)
         if known in self._by_name:
             return self._by_name[known]
+        if re.fullmatch(r"[d∂][A-ZŶ]\w*", known) and f"∂L/∂{known[1:]}" in self:
+            raise KeyError(f"no step {name!r}; did you mean {f'dL/d{known[1:]}'!r}? there are {', '.join(self.names)}")
         near = difflib.get_close_matches(known, self.names, 1, 0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise KeyError(f"no step {name!r}; {hint}there are {', '.join(self.names)}")
@@ -197,7 +199,7 @@ class WorkedExample:
             Which way the arrows on those paths point: as a change of the weight travels to the loss, as Δ comes back,
             or both.
         ax : matplotlib.axes.Axes, optional
-            Where to draw; by default in a figure of its own.
+            Where to draw; by default in a figure of its own. In smaller axes letters are smaller too.
         values, deltas : bool, default False
             Whether to write the numbers of one example at the weights and units, and ∂L/∂ each unit's output under it.
         row : int, default 0
@@ -214,6 +216,11 @@ class WorkedExample:
             Without matplotlib.
         KeyError, IndexError, TypeError, ValueError
             If an argument does not fit.
+
+        Notes
+        -----
+        No text covers another: the columns stand as far apart as that needs, and a weight's label that has no room even
+        so is left out. Between two columns at most nine weights are labelled, or where there are more, none.
         """
         from matbackprop.worked.figure import draw
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from math import atan2, degrees, hypot
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from matbackprop.layer import Layer
 from matbackprop.validation import as_flag, describe
-from matbackprop.worked.columns import Column, Unit, lay_out, reach
-from matbackprop.worked.digits import number
-from matbackprop.worked.latex import math
-from matbackprop.worked.notation import Symbol
+from matbackprop.worked.columns import lay_out, reach
+from matbackprop.worked.labels import Box, along
+from matbackprop.worked.layout import BELOW, DOWN, INCH, INPUT, POINTS, RADIUS, Layout, Line, Text
 
 if TYPE_CHECKING:
     from matbackprop.worked.example import WorkedExample
@@ -20,14 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["draw"]
 
 DARK, LIGHT, PLAIN, SLOPE = "#111111", "#d3d3d3", "#666666", "#b03a2e"
-#: Between two columns no more weights than these are labelled.
-LABELLED = 9
-#: From column to column, from unit to unit with nothing below it, what a line below it adds, and the radius of a unit.
-ACROSS, DOWN, BELOW, RADIUS = 4.2, 1.55, 0.32, 0.42
-#: An input's radius is so much of a unit's.
-INPUT = 0.55
-#: What is labelled with characters is this wide and high, in the same units.
-LETTER, LINE = 0.13, 0.3
 
 #: Which ends of an edge have an arrow.
 ARROWS = {"forward": "-|>", "backward": "<|-", "both": "<|-|>"}
@@ -53,12 +43,12 @@ def draw(
     below = any(column.biases for column in columns) + deltas
     for place, column in enumerate(columns):
         column.place({unit for at, unit in edge if at == place}, DOWN + BELOW * below)
+    layout = Layout(example, columns, values=values, deltas=deltas, row=row)
+    layout.lay(edge, units, lit=highlight is not None)
     if ax is None:
-        top = max(max(column.heights.values()) for column in columns)
-        figure = Figure(figsize=(1.9 * len(columns) + 1.4, 0.95 * top + 1.6), layout="constrained")
-        ax = figure.add_subplot()
-    picture = _Picture(example, columns, ax, values=values, deltas=deltas, row=row, arrow=ARROWS[direction])
-    picture.draw(edge, units, lit=highlight is not None)
+        wide, high = (INCH * (end - start) + 0.1 for start, end in (layout.wide, layout.high))
+        ax = Figure(figsize=(wide, high), layout="constrained").add_subplot()
+    _Picture(layout, ax, ARROWS[direction]).draw()
     return ax
 
 
@@ -72,177 +62,92 @@ def _row(example: WorkedExample, row: object, *, needed: bool) -> int:
 
 
 class _Picture:
-    def __init__(
-        self,
-        example: WorkedExample,
-        columns: list[Column],
-        ax: Any,
-        *,
-        values: bool,
-        deltas: bool,
-        row: int,
-        arrow: str,
-    ) -> None:
-        self.example, self.columns, self.ax = example, columns, ax
-        self.values, self.deltas, self.row, self.arrow = values, deltas, row, arrow
-        self.labels: list[tuple[float, float]] = []
+    """What draws a layout in axes."""
 
-    def at(self, column: int, unit: int) -> tuple[float, float]:
-        """Return the centre of a unit."""
-        return column * ACROSS, self.columns[column].heights[unit]
+    def __init__(self, layout: Layout, ax: Any, arrow: str) -> None:
+        self.layout, self.ax, self.arrow = layout, ax, arrow
+        size = ax.get_position(original=True).transformed(ax.figure.transSubfigure).size / ax.figure.dpi
+        needed = [INCH * (end - start) for start, end in (layout.wide, layout.high)]
+        self.shrunk = min(1.0, *(size / needed))  # letters, in axes with less room than a figure of its own has
 
-    @property
-    def top(self) -> float:
-        """The height of the highest unit."""
-        return max(max(column.heights.values()) for column in self.columns)
-
-    def draw(self, edge: tuple[Unit, ...], units: set[Unit], *, lit: bool) -> None:
+    def draw(self) -> None:
         """Draw everything, what is dark last."""
-        lines = list(self.edges(edge, units))
-        for start, end, _, on in sorted(lines, key=lambda line: line[3]):
-            self.line(start, end, lit=lit, on=on)
-        for place in range(1, len(self.columns)):
-            chosen = [line for line in lines if line[2] and line[1][0] == place and (line[3] or not lit)]
-            if len(chosen) <= LABELLED:
-                for start, end, text, _ in chosen:
-                    self.label(start, end, text)
-        source = {edge[0]} if len(edge) > 1 and edge[0][0] < edge[1][0] else set()
-        for place, column in enumerate(self.columns):
-            for unit in column.shown:
-                dark = not lit or (place, unit) in units or (place, unit) in source
-                self.unit(place, unit, DARK if dark else LIGHT)
-            self.gaps(place, column)
-        self.loss(DARK)
-        right = len(self.columns) * ACROSS - ACROSS / 2 + 1
-        self.ax.set(xscale="linear", yscale="linear")
-        self.ax.set(xlim=(-1.3, right), ylim=(-self.top - 1.3, self.top + 1.8), aspect="equal")
+        layout = self.layout
+        self.ax.set(xscale="linear", yscale="linear", xlim=layout.wide, ylim=layout.high, aspect="equal")
         self.ax.set_axis_off()
-
-    def edges(self, edge: tuple[Unit, ...], units: set[Unit]) -> Any:
-        """Yield the two ends of each line, its label, and whether it is on a path; the last lead to the loss."""
-        for place, column in enumerate(self.columns[1:], 1):
-            before = self.columns[place - 1]
+        for edge in sorted(layout.lines, key=lambda edge: edge.on):
+            self.line(edge)
+        for box, text in layout.labels:
+            self.label(box, text)
+        for place, column in enumerate(layout.columns):
             for unit in column.shown:
-                for source in before.shown if column.dense else [unit] if unit in before.shown else []:
-                    on = (place, unit) in units and (place - 1, source) in units
-                    on |= ((place - 1, source), (place, unit)) == edge
-                    yield (place - 1, source), (place, unit), self.weight(column, unit, source), on
-        last = len(self.columns) - 1
-        for unit in self.columns[last].shown:
-            yield (last, unit), None, "", (last, unit) in units
+                colour = DARK if not layout.lit or (place, unit) in layout.on else LIGHT
+                self.unit(place, unit, colour)
+                for line in layout.texts(place, unit):
+                    self.write(line, SLOPE if line.slope and colour == DARK else colour)
+            for gap in layout.gaps(place):
+                self.write(gap, PLAIN)
+            self.text(place * layout.across, layout.top + 1.07, column.caption, size=9, color=PLAIN, va="bottom")
+        self.loss(layout.loss_place)
 
-    def weight(self, column: Column, unit: int, source: int) -> str:
-        """Return the label of an edge."""
-        if not column.weight:
-            return ""
-        if self.values:
-            return number(self.example[column.weight].value[unit, source])
-        return self.name(column.weight, unit, source)
+    def text(self, x: float, y: float, text: str, *, size: float = POINTS, va: str = "center", **options: Any) -> None:
+        self.ax.text(x, y, text, ha="center", va=va, fontsize=size * self.shrunk, **options)
 
-    def name(self, step: str, *index: int) -> str:
-        """Return an entry's name in matplotlib's mathematics."""
-        symbol = self.example[step].left[0]
-        if isinstance(symbol, Symbol) and symbol.over is not None:
-            return rf"$\partial L/\partial {math(Symbol(symbol.letter, symbol.index))}[{','.join(map(str, index))}]$"
-        return f"${math(symbol)}[{','.join(map(str, index))}]$"
+    def loss(self, box: Box) -> None:
+        """Draw the loss in its frame, which the arrows lead to."""
+        from matplotlib.patches import FancyBboxPatch
 
-    def loss_place(self) -> tuple[float, float]:
-        return (len(self.columns) - 1) * ACROSS + ACROSS * 0.55, 0.0
+        corner = box.x - box.wide / 2, box.y - box.high / 2
+        style = "round,pad=0,rounding_size=0.12"
+        self.ax.add_patch(
+            FancyBboxPatch(corner, box.wide, box.high, boxstyle=style, facecolor="white", edgecolor=DARK, zorder=3)
+        )
+        self.text(box.x, box.y, self.layout.result, size=10, color=DARK, zorder=6)
 
-    def line(self, start: Unit, end: Unit | None, *, lit: bool, on: bool) -> None:
-        """Draw one edge, from rim to rim."""
+    def line(self, line: Line) -> None:
+        """Draw one edge."""
         from matplotlib.patches import FancyArrowPatch
 
-        (x, y), (u, v) = self.at(*start), self.loss_place() if end is None else self.at(*end)
-        length = hypot(u - x, v - y)
-        near = 1 if start[0] else INPUT
-        dx, dy = RADIUS * (u - x) / length, RADIUS * (v - y) / length
-        colour = (DARK if on else LIGHT) if lit else PLAIN
-        style = self.arrow if on else "-"
+        colour = (DARK if line.on else LIGHT) if self.layout.lit else PLAIN
+        ends = [(end.x, end.y) for end in (along(line.box, 0, 0, 0), along(line.box, 1, 0, 0))]
         self.ax.add_patch(
             FancyArrowPatch(
-                (x + near * dx, y + near * dy), (u - dx, v - dy), arrowstyle=style, color=colour, shrinkA=0, shrinkB=0,
-                lw=1.6 if on else 0.9, mutation_scale=11, zorder=2 if on else 1,
+                *ends, arrowstyle=self.arrow if line.on else "-", color=colour, shrinkA=0, shrinkB=0,
+                lw=1.6 if line.on else 0.9, mutation_scale=11 * self.shrunk, zorder=2 if line.on else 1,
             )
         )  # fmt: skip
 
-    def label(self, start: Unit, end: Unit | None, text: str) -> None:
-        """Write a weight on its edge, as far as may be from the other labels."""
-        assert end is not None
-        (x, y), (u, v) = self.at(*start), self.at(*end)
-        places = [(x + t * (u - x), y + t * (v - y)) for t in (0.32, 0.26, 0.4, 0.48, 0.56, 0.64, 0.7)]
-        wide = LETTER * len(text.strip("$").replace("_", "").replace("{", "").replace("}", ""))
-
-        def room(place: tuple[float, float]) -> float:
-            gaps = (hypot((place[0] - a) / (1.2 * wide), (place[1] - b) / (1.6 * LINE)) for a, b in self.labels)
-            return min(min(gaps, default=9.0), 1.2)  # beyond that, more room is no better
-
-        best = max(places, key=room)
-        self.labels.append(best)
-        self.ax.text(
-            *best, text, ha="center", va="center", fontsize=8, rotation=degrees(atan2(v - y, u - x)),
-            rotation_mode="anchor", zorder=5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
-        )  # fmt: skip
+    def label(self, box: Box, text: str) -> None:
+        """Write a weight on its edge."""
+        ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
+        self.text(box.x, box.y, text, rotation=box.degrees, rotation_mode="anchor", zorder=5, bbox=ground)
 
     def unit(self, place: int, unit: int, colour: str) -> None:
         """Draw one unit: an empty circle for an input, Σ and the function's curve for a neuron."""
         from matplotlib.patches import Circle
 
-        x, y = self.at(place, unit)
-        column = self.columns[place]
+        x, y = self.layout.at(place, unit)
+        column = self.layout.columns[place]
         radius = RADIUS * (1 if place else INPUT)
         self.ax.add_patch(Circle((x, y), radius, facecolor="white", edgecolor=colour, lw=1.3, zorder=3))
         if column.sums:
             left = RADIUS * 0.46 if column.function is not None else 0
-            self.ax.text(x - left, y, r"$\Sigma$", ha="center", va="center", color=colour, fontsize=10, zorder=4)
+            self.text(x - left, y, r"$\Sigma$", size=10, color=colour, zorder=4)
         if column.function is not None:
             middle = x + (RADIUS * 0.46 if column.sums else 0)
             if column.sums:
                 self.ax.plot([x, x], [y - RADIUS, y + RADIUS], color=colour, lw=0.9, zorder=4)
             curve = _curve(column.function)
             if curve is None:
-                self.ax.text(middle, y, "$f$", ha="center", va="center", color=colour, fontsize=10, zorder=4)
+                self.text(middle, y, "$f$", size=10, color=colour, zorder=4)
             else:
                 t = np.linspace(-0.13, 0.13, len(curve))
                 self.ax.plot(middle + t, y + 0.2 * curve, color=colour, lw=1.2, zorder=4)
-        name = self.name(column.name, unit)
-        if self.values:
-            name += f" = {number(self.example[column.name].value[self.row, unit])}"
-        self.write(x, y + radius + 0.1, name, colour, va="bottom")
-        below = []
-        for bias in column.biases:
-            value = self.example[bias].value[unit]
-            below.append(f"{self.name(bias, unit)} = {number(value)}" if self.values else self.name(bias, unit))
-        if below:
-            self.write(x, y - radius - 0.1, ", ".join(below), colour, va="top")
-        if self.deltas:
-            text = f"{self.name(column.slope, unit)} = {number(self.example[column.slope].value[self.row, unit])}"
-            low = y - radius - 0.1 - (BELOW if below else 0)
-            self.write(x, low, text, SLOPE if colour == DARK else LIGHT, va="top")
 
-    def write(self, x: float, y: float, text: str, colour: str, va: str = "center") -> None:
+    def write(self, text: Text, colour: str) -> None:
         """Write a line of text over whatever edges are behind it."""
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.4, "alpha": 0.85}
-        self.ax.text(x, y, text, ha="center", va=va, fontsize=8, color=colour, zorder=6, bbox=box)
-
-    def gaps(self, place: int, column: Column) -> None:
-        """Mark the units that are not drawn, and write the column's caption."""
-        for unit, after in zip(column.shown, column.shown[1:], strict=False):
-            if after > unit + 1:
-                (x, y), (_, low) = self.at(place, unit), self.at(place, after)
-                self.write(x, (y + low) / 2 - 0.05, f"⋮ {after - unit - 1} more", PLAIN)
-        self.ax.text(
-            place * ACROSS, self.top + RADIUS + 0.65, column.caption, ha="center", va="bottom", fontsize=9, color=PLAIN
-        )
-
-    def loss(self, colour: str) -> None:
-        """Draw the loss."""
-        x, y = self.loss_place()
-        text = f"$L$ = {number(self.example['L'].value[()])}" if self.values else "$L$"
-        self.ax.text(
-            x, y, text, ha="center", va="center", fontsize=10, color=colour, zorder=6,
-            bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": colour},
-        )  # fmt: skip
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
+        self.text(text.x, text.y, text.text, color=colour, zorder=6, bbox=box)
 
 
 def _curve(layer: Layer) -> Any:

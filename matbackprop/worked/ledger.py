@@ -151,6 +151,8 @@ class Ledger:
             "y_true": self.term("Y") if self.y.shape == prediction.shape else Term(TARGET),
             "n": Term(Symbol("n"), np.asarray(self.loss.divisor(self.y, prod(self.losses)))),
         }
+        letters = self.loss.letters(self.y, prediction)
+        terms |= {name: Term(Symbol(name), value if is_small(value) else None) for name, value in letters.items()}
         who = f"{self.loss!r}: formulas[{key!r}]"
         if Formula(template, terms, who).has_sum and (start or self.weight is not None or self.mean):
             template = f"({template})"

@@ -31,7 +31,8 @@ STYLE = """
   padding: .45em .3em; border-bottom: 1px solid color-mix(in srgb, currentColor 10%, transparent); }
 .mbp .step:hover { background: color-mix(in srgb, currentColor 4%, transparent); }
 .mbp .shape { font: .8em ui-monospace, monospace; opacity: .65; white-space: nowrap; }
-.mbp .board { display: flex; flex-wrap: wrap; align-items: center; gap: .4em .5em; overflow-x: auto; }
+.mbp .board { display: flex; flex-wrap: wrap; align-items: center; gap: .4em .5em; overflow: auto hidden;
+  padding-block: .25em; }
 .mbp math { font-size: 1.08em; }
 .mbp mfrac { padding-inline: .12em; }
 .mbp mtd { padding: .18em .4em; }

@@ -9,8 +9,9 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from matbackprop.validation import as_size
-from matbackprop.worked.canvas import Block, beside, formula, heat, matrix
+from matbackprop.worked.canvas import Block, beside, formula, heat, matrix, wrapped
 from matbackprop.worked.digits import span
+from matbackprop.worked.notation import Row
 from matbackprop.worked.steps import Step, grouped, is_small
 
 if TYPE_CHECKING:
@@ -56,8 +57,21 @@ def _blackboard(step: Step, head: list[str], width: int) -> list[str]:
     line = _fit([indent, *(block for piece in pieces for block in (EQUALS, piece))], width)
     if line is not None:
         return [*head, *line]
-    short = [_fit([indent, EQUALS, piece], width) or [] for piece in pieces[:-1]]
-    return [*head, *(row for piece in short for row in piece), *beside([indent, EQUALS, result])[0]]
+    rows = [row for board in step.boards for row in _wrapped(board, indent, width)]
+    return [*head, *rows, *beside([indent, EQUALS, result])[0]]
+
+
+def _wrapped(board: Row, indent: Block, width: int) -> list[str]:
+    """Return numbers on as many lines as they need, or where a part of them is wider than that, say so."""
+    first = beside([indent, EQUALS])
+    space = " " * len(first[0][0])
+    blocks = wrapped(board, width - len(space))
+    if blocks is None:
+        note = "(the numbers are too wide for this; to_text with more columns or to_html has them)"
+        start = f"{indent[0][0]} = "
+        return textwrap.wrap(note, max(width, len(start) + 20), initial_indent=start, subsequent_indent=space)
+    rows = [beside([first if index == 0 else ([space], 0), block])[0] for index, block in enumerate(blocks)]
+    return [line for row in rows for line in row]
 
 
 def _fit(blocks: list[Block], width: int) -> list[str] | None:

@@ -26,6 +26,14 @@ def test_default(capsys):
     assert "Δ3 = ∂L/∂Z3 = ∂L/∂A3 ⊙ ∂A3/∂Z3 = 1/n (Ŷ - Y)" in out
 
 
+@pytest.mark.parametrize("start", ["A2", "a2 - neural nets: backprop"])
+def test_by_the_title_of_its_notebook(start, capsys):
+    assert main(["explain", "--example", "relu-bce-2-2-3-1"]) == 0
+    expected = capsys.readouterr().out
+    assert main(["explain", "--example", start]) == 0
+    assert capsys.readouterr().out == expected
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(
     ("kind", "start"), [("text", "Sequential("), ("markdown", "# "), ("latex", "\\doc"), ("html", "<!DOCTYPE")]
@@ -105,6 +113,8 @@ def test_an_encoding_without_the_letters(monkeypatch, capsys):
     ("arguments", "message"),
     [
         (["--example", "nope"], "expected one of"),
+        (["--example", ""], "expected one of"),
+        (["--example", "Deep dive"], "start of several networks' titles: linear-1-1, tanh-2-2-2-1\n"),
         (["--format", "pdf"], "invalid choice"),
         (["--lr", "-1"], "--lr: expected a positive number"),
         (["--lr", "nan"], "--lr: expected a positive number"),

@@ -12,7 +12,9 @@ import pytest
 import matbackprop as mb
 from explain.test_record import Leak, Scale
 from matbackprop.notebooks import NETWORKS, load
+from matbackprop.worked import digits
 from matbackprop.worked.figure import DARK, LIGHT, PLAIN
+from matbackprop.worked.labels import Box, clear, segment
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -122,25 +124,123 @@ def test_axes_are_respected_and_pyplot_is_not_imported():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def oriented(text):
+    """Return the box of a text as it is drawn, turned with it, in pixels."""
+    turn = text.get_rotation()
+    text.set_rotation(0)
+    extent = text.get_window_extent()
+    text.set_rotation(turn)
+    x, y = text.get_transform().transform(text.get_position())
+    dx, dy, angle = (extent.x0 + extent.x1) / 2 - x, (extent.y0 + extent.y1) / 2 - y, np.radians(turn)
+    c, s = np.cos(angle), np.sin(angle)
+    return Box(x + c * dx - s * dy, y + s * dx + c * dy, extent.width, extent.height, angle)
+
+
+def corners(box):
+    c, s = np.cos(box.angle), np.sin(box.angle)
+    ends = [(a * box.wide / 2, b * box.high / 2) for a in (-1, 1) for b in (-1, 1)]
+    return np.array([(box.x + c * a - s * b, box.y + s * a + c * b) for a, b in ends])
+
+
 def overlapping(ax):
-    """Return the pairs of texts whose boxes overlap, in a figure as it is saved."""
+    """Return the pairs of texts whose boxes overlap, texts on units they are not of, and texts cut by the edge."""
+    from matplotlib.patches import Circle, FancyBboxPatch
+
     figure = ax.figure
-    figure.canvas.draw()
-    boxes = [(text.get_text(), text.get_window_extent()) for text in ax.texts if not text.get_rotation()]
-    pairs = [(a, b) for i, (a, first) in enumerate(boxes) for b, second in boxes[:i] if first.overlaps(second)]
-    inside = figure.bbox
-    cut = [a for a, box in boxes if not (inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0)]
+    figure.draw_without_rendering()
+    boxes = [(text.get_text(), oriented(text)) for text in ax.texts]
+    pairs = [(a, b) for i, (a, first) in enumerate(boxes) for b, second in boxes[:i] if first.touches(second)]
+    for circle in (patch for patch in ax.patches if isinstance(patch, Circle)):
+        (x, y), (u, _) = ax.transData.transform([circle.center, (circle.center[0] + circle.radius, 0)])
+        unit = Box(x, y, 1.4 * (u - x), 1.4 * (u - x))  # the square within it
+        pairs += [(a, "unit") for a, box in boxes if a not in (r"$\Sigma$", "$f$") and box.touches(unit)]
+    (frame,) = (patch.get_window_extent() for patch in ax.patches if isinstance(patch, FancyBboxPatch))
+    frame = Box(*frame.min / 2 + frame.max / 2, frame.width, frame.height)
+    pairs += [(a, "frame") for a, box in boxes if not a.startswith("$L$") and box.touches(frame)]
+    boxes.append(("frame", frame))
+    low, high = figure.bbox.min, figure.bbox.max
+    cut = [a for a, box in boxes if (corners(box) < low).any() or (corners(box) > high).any()]
     return pairs, cut
 
 
-@pytest.mark.parametrize("options", [{}, {"values": True, "deltas": True}], ids=["symbols", "numbers"])
-@pytest.mark.parametrize("widths", [(1, 1), (2, 3, 1), (8, 8), (30, 9)], ids=str)
-def test_nothing_overlaps_or_is_cut(widths, options, rng):
-    layers = [layer for a, b in itertools.pairwise(widths) for layer in (mb.Linear(a, b), mb.Tanh())]
+def test_boxes_that_overlap_are_seen():
+    ax = explained("tanh-2-2-2-1").plot()
+    ax.text(0, ax.texts[0].get_position()[1], "over the first unit", rotation=30, rotation_mode="anchor")
+    ax.text(ax.get_xlim()[1], 0, "over the edge", rotation=-20, rotation_mode="anchor")
+    ax.figure.set_layout_engine("none")
+    pairs, cut = overlapping(ax)
+    assert cut == ["over the edge"]
+    assert {a for a, _ in pairs} >= {"over the first unit"}
+
+
+OPTIONS = {
+    "symbols": {},
+    "values": {"values": True},
+    "deltas": {"deltas": True},
+    "both": {"values": True, "deltas": True},
+}
+
+
+def of_widths(*widths, rng, function=mb.Tanh):
+    layers = [layer for a, b in itertools.pairwise(widths) for layer in (mb.Linear(a, b), function())]
     model = mb.Sequential(*layers, rng=rng)
-    x, y = rng.normal(size=(1, widths[0])), rng.normal(size=(1, widths[-1]))
-    ax = mb.explain(model, x, y, mb.MSE()).plot(("W1", 0, 0), **options)
+    return mb.explain(model, rng.normal(size=(1, widths[0])), rng.normal(size=(1, widths[-1])), mb.MSE())
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("highlight", [None, ("W1", 0, 0)], ids=["all", "W1"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_nothing_overlaps_in_the_notebooks_networks(name, highlight, options):
+    assert overlapping(explained(name).plot(highlight, **options)) == ([], [])
+
+
+@pytest.mark.parametrize("options", [OPTIONS["symbols"], OPTIONS["both"]], ids=["symbols", "both"])
+@pytest.mark.parametrize(
+    "widths", [(1, 1), (2, 3, 1), (3, 3, 3), (8, 8), (30, 9), (3, 4, 2, 2), (8, 8, 8), (2, 8, 8, 1)], ids=str
+)
+def test_nothing_overlaps_or_is_cut(widths, options, rng):
+    ex = of_widths(*widths, rng=rng)
+    assert overlapping(ex.plot(("W1", 0, 0), direction="both", **options)) == ([], [])
+    assert overlapping(ex.plot(**options)) == ([], [])
+
+
+def test_a_minus_sign_is_not_covered():
+    """Of a weight's label, by the white ground of its unit's."""
+    model = mb.Sequential(mb.Linear(3, 4), mb.Tanh(), mb.Linear(4, 2), mb.ReLU(), mb.Linear(2, 2), rng=0)
+    ex = mb.explain(model, [0.5, -1.0, 2.0], [0.0, 0.0], mb.MSE())
+    ax = ex.plot(highlight=("W1", 0, 1), values=True, deltas=True, direction="both")
     assert overlapping(ax) == ([], [])
+    weights = [digits.number(ex["W1"].value[0, 1])]
+    weights += [digits.number(entry) for entry in (*ex["W2"].value[:, 0], *ex["W3"].value.ravel())]
+    assert sorted(text.get_text() for text in ax.texts if text.get_rotation_mode() == "anchor") == sorted(weights)
+
+
+@pytest.mark.parametrize("size", [(3, 2), (5, 5), (16, 4)], ids=str)
+def test_in_axes_of_any_size_letters_fit(size, rng):
+    from matplotlib.figure import Figure
+
+    ax = Figure(figsize=size).add_subplot()
+    of_widths(3, 4, 2, rng=rng).plot(("W1", 0, 1), values=True, deltas=True, ax=ax)
+    assert overlapping(ax) == ([], [])
+
+
+def test_a_label_without_room_is_left_out():
+    line = segment((0, 0), (4, 0))
+    post = Box(2, 1, 3.8, 2.2)
+    assert clear({0: (1, 0.3)}, {0: line}, [post]) == ({}, False)
+    found, free = clear({0: (1, 0.3)}, {0: line, 1: segment((1, -1), (1, 1))}, [])
+    assert free
+    assert abs(found[0].x - 1) > 0.5
+    found, free = clear({0: (3, 0.3)}, {0: line, 1: segment((2, -1), (2, 1))}, [])
+    assert list(found) == [0]  # across another line, as there is no other place
+    assert not free
+
+
+def test_labels_of_lines_side_by_side_keep_clear_of_each_other():
+    lines = {0: segment((0, 0), (4, 0)), 1: segment((0, 0.1), (4, 0.1))}
+    found, free = clear({0: (1, 0.3), 1: (1, 0.3)}, lines, [])
+    assert not found[0].touches(found[1])
+    assert not free  # each is on the other's line
 
 
 def test_wide_layers_are_elided_around_the_chosen_units(rng):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import types
 import warnings
 from functools import partial
 
@@ -231,6 +232,8 @@ def test_spellings(spelling, name, rng):
 
 def test_no_such_step(rng):
     ex = mb.explain(network(rng), np.zeros((1, 3)), np.zeros((1, 2)), mb.MSE())
+    with pytest.raises(KeyError, match=r"no step 'dW1'; did you mean 'dL/dW1'\? there are A0, "):
+        ex["dW1"]
     with pytest.raises(KeyError, match=r"no step 'W7'; did you mean 'W3'\? there are A0, Y, W1, b1, .*∂L/∂X"):
         ex["W7"]
     assert "W7" not in ex
@@ -308,6 +311,47 @@ def test_classes(options, shape, rng, torch):
         assert_allclose(ex["Δ1"].value, z.grad.numpy(), rtol=1e-12)
     assert_allclose(ex.paths("W1", 1, 0).total, ex["∂L/∂W1"].value[1, 0], rtol=1e-12)
     assert "softmax" in str(ex) + ex.to_latex() + ex.to_html()
+
+
+@pytest.mark.parametrize(
+    ("options", "letter", "expected"),
+    [
+        ({}, "T", [[0, 1, 0], [0, 0, 1]]),
+        # w ⊙ ((1 - ε) t + ε/C), by hand
+        ({"label_smoothing": 0.3, "class_weight": [1.0, 2.0, 4.0]}, "U", [[0.1, 1.6, 0.4], [0.1, 0.2, 3.2]]),
+    ],
+    ids=["plain", "smoothed"],
+)
+@pytest.mark.parametrize("given", ["classes", "probabilities"])
+def test_the_targets_of_classes_are_put_in(given, options, letter, expected, rng):
+    model = mb.Sequential(mb.Linear(2, 3), rng=rng)
+    y = [1, 2] if given == "classes" else [[0, 1, 0], [0, 0, 1]]
+    ex = mb.explain(model, rng.normal(size=(2, 2)), y, mb.CrossEntropy(**options))
+    for step in ("L", "Δ1"):
+        assert_allclose(ex[step].right.terms[letter].value, expected, rtol=1e-15)
+        assert len(ex[step].boards) == 1
+    z, u, n = ex["Z1"].value, np.array(expected), ex["L"].right.terms["n"].value
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    assert_allclose(float(ex["L"]), (-u * np.log(p)).sum() / n, rtol=1e-12)
+    assert_allclose(ex["Δ1"].value, (u.sum(axis=1, keepdims=True) * p - u) / n, rtol=1e-12)
+
+
+def test_letters_of_a_losss_own(rng):
+    class Scaled(mb.Loss):
+        formulas = types.MappingProxyType(
+            {"loss": "{K} ⊙ ({y_pred} - {y_true})²", "derivative": "2 {K} ⊙ ({y_pred} - {y_true})"}
+        )
+
+        def elementwise(self, y_pred, y_true):
+            error = y_pred - y_true
+            return 3 * error * error, 6 * error
+
+        def letters(self, y, y_pred):
+            return {"K": np.full(y_pred.shape, 3.0)}
+
+    ex = mb.explain(mb.Sequential(mb.Linear(1, 1), rng=0), [[1.0]], [[2.0]], Scaled())
+    assert ex["L"].formula == "L = 1/n Σ K ⊙ (Ŷ - Y)²"
+    assert "[3] ⊙ ([" in ex.to_text(100)
 
 
 def test_huber(rng):

@@ -17,7 +17,7 @@ from explain.test_record import Leak, Scale
 from matbackprop.notebooks import NETWORKS, load
 from matbackprop.worked import canvas, digits, latex, mathml
 from matbackprop.worked.notation import Formula, Symbol, Term
-from matbackprop.worked.text import with_rich
+from matbackprop.worked.text import lines, with_rich
 
 
 def explained(name, lr=0.5):
@@ -136,6 +136,53 @@ def test_text_keeps_to_its_width(make, width, rng):
     assert widest <= max(width, 60)  # one matrix is never broken, which matters below that alone
     for step in ex:
         assert f"{step.name} = " in text or f"{step.name}\n" in text
+
+
+def numbers(block):
+    """Return the numbers of some lines, without what is between them."""
+    return sorted(re.findall(r"\d[\d.e-]*", block))
+
+
+@pytest.mark.parametrize("loss", [mb.MSE(), mb.BCE()], ids=["MSE", "BCE"])
+@pytest.mark.parametrize("width", [64, 80, 100])
+def test_numbers_too_long_for_a_line_are_on_several(width, loss, rng):
+    """None is dropped: all lines together have every number, or it is said that they have not."""
+    model = mb.Sequential(mb.Linear(4, 4), mb.Tanh(), mb.Linear(4, 4), mb.Sigmoid(), rng=rng)
+    ex = mb.explain(model, rng.uniform(size=(4, 4)), rng.uniform(size=(4, 4)), loss, lr=0.5)
+    wrapped = 0
+    for step in ex:
+        rows = lines(step, width)
+        board = "\n".join(rows)
+        assert max(map(len, rows)) <= width
+        left_out = board.count("(the numbers are too wide")
+        whole = ["\n".join(canvas.formula(board)[0]) for board in step.boards]
+        if not left_out:
+            for one in whole:
+                assert set(numbers(one)) <= set(numbers(board)), step.name
+            wrapped += any(len(line) > width for one in whole for line in one.splitlines())
+    assert wrapped or width == 100
+
+
+def test_a_formula_on_several_lines():
+    w = Term(Symbol("W"), np.array([[1.0, 2.0], [3.0, 4.0]]))
+    numbers = Formula("1/{n} Σ ({w} - {w} + log({w}))²", {"w": w, "n": Term(Symbol("n"), np.array(4))}).numbers
+    blocks = canvas.wrapped(numbers, 18)
+    assert [line.rstrip() for block, _ in blocks for line in block] == [
+        "1/4 Σ ( ⎡1 2⎤",
+        "        ⎣3 4⎦",
+        "- ⎡1 2⎤",
+        "  ⎣3 4⎦",
+        "+ log⎛⎡1 2⎤⎞ )²",
+        "     ⎝⎣3 4⎦⎠",
+    ]
+    assert canvas.wrapped(numbers, 4) is None
+
+
+def test_numbers_that_fit_on_no_line_are_said_to_be_left_out(rng):
+    ex = wide(rng)
+    rows = lines(ex["∂L/∂A2"], 60)
+    assert "(the numbers are too wide for this; to_text with" in rows[1] + rows[2]
+    assert "too wide" not in "".join(lines(ex["∂L/∂A2"], 120))
 
 
 def test_text_on_the_blackboard():
@@ -312,6 +359,10 @@ def test_html_has_real_matrices(rng):
         )
         expected = step.value[:, None] if step.value.ndim == 1 else step.value
         np.testing.assert_allclose(shown, expected, rtol=1e-4)
+
+
+def test_wide_formulas_scroll_sideways_only():
+    assert re.search(r"\.board \{[^}]*overflow: auto hidden;", explained("relu-1-1").to_html())
 
 
 def test_html_heat_map_names_its_entries(rng):
