@@ -27,7 +27,7 @@ from numpy.typing import DTypeLike
 from matbackprop.calls import Call
 from matbackprop.initializers import RULES, Initializer, torch_default
 from matbackprop.parameter import Gradient, Parameter
-from matbackprop.products import add_row, ones, times, times_transposed
+from matbackprop.products import add_row, ones, times, times_transposed, transposed_times
 from matbackprop.stepped import SteppedLayer
 from matbackprop.validation import Array, as_array, as_dtype, as_flag, as_rng, as_size, check_finite
 from matbackprop.workspace import Empty
@@ -190,11 +190,11 @@ class Linear(SteppedLayer):
 
     def backward_steps(self, x: Array, y: Array, delta: Array, out: Array | None, empty: Empty) -> Iterable[Call]:
         """∂L/∂W = Δᵀ A, ∂L/∂b = Δᵀ 1, ∂L/∂A = Δ W."""
-        yield times(delta.T, x, self.weight_grad)  # (out, N) (N, in)
+        yield from transposed_times(delta, x, self.weight_grad, empty)  # (out, N) (N, in)
         if self.has_bias:
-            yield times(ones(len(delta), delta.dtype), delta, self.bias_grad[None])  # (1, N) (N, out)
+            yield call(np.dot, ones(len(delta), delta.dtype), delta, self.bias_grad[None])  # (1, N) (N, out)
         if out is not None:
-            yield times(delta, self.weight, out)  # (N, out) (out, in)
+            yield from times(delta, self.weight, out)  # (N, out) (out, in)
 
     def row_gradients(self, x: Array, delta: Array, out: Array) -> None:
         """Δᵢᵀ Aᵢ and Δᵢ, of every row i."""

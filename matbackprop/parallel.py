@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from itertools import pairwise
 from threading import Lock, local
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from matbackprop.blas import blas_libraries
 from matbackprop.flat import size, width_after
 from matbackprop.layer import Layer
 from matbackprop.validation import as_size
@@ -155,19 +156,14 @@ class _OneBlasThread:
     def __init__(self) -> None:
         self.lock = Lock()
         self.inside = 0
-        self.libraries: list[Any] | None = None
         self.before: list[int] | None = None  # while they are lowered
 
     def __enter__(self) -> None:
         with self.lock:
-            if self.libraries is None:
-                from threadpoolctl import ThreadpoolController
-
-                self.libraries = ThreadpoolController().select(user_api="blas").lib_controllers
-            now = [library.get_num_threads() for library in self.libraries]
+            now = [library.get_num_threads() for library in blas_libraries()]
             if self.before is None:
                 self.before = now
-            for library, threads in zip(self.libraries, now, strict=True):
+            for library, threads in zip(blas_libraries(), now, strict=True):
                 if threads != 1:  # each time: what another thread set need not hold in this one
                     library.set_num_threads(1)
             self.inside += 1
@@ -175,8 +171,8 @@ class _OneBlasThread:
     def __exit__(self, *error: object) -> None:
         with self.lock:
             self.inside -= 1
-            if self.inside == 0 and self.libraries is not None and self.before is not None:
-                for library, threads in zip(self.libraries, self.before, strict=True):
+            if self.inside == 0 and self.before is not None:
+                for library, threads in zip(blas_libraries(), self.before, strict=True):
                     if threads != 1:
                         library.set_num_threads(threads)
                 self.before = None

@@ -96,7 +96,7 @@ def test_a_bad_row_is_refused(rows: str, what: str) -> None:
     [
         ("matbackprop/layer_s.py", "Linear"),
         ("matbackprop/layers.py", "Linear.sideways"),
-        ("matbackprop/layers.py", "Linear.backward_steps", "times(delta, x"),
+        ("matbackprop/layers.py", "Linear.backward_steps", "times(x, delta"),
     ],
 )
 def test_a_place_that_is_gone_is_seen(place: tuple[str, ...]) -> None:

@@ -5,29 +5,57 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from matbackprop import products
 from matbackprop.calls import run
-from matbackprop.products import add_row, times, times_transposed
+from matbackprop.products import add_row, times, times_transposed, transposed_times
 
-# (rows, inner, columns): tiny, one of each, with and without copies, and just beyond each of the module's sizes
+# (rows, inner, columns): tiny, with and without copies and parts, and just beyond each of the module's sizes
 SHAPES = [
     (0, 3, 2), (1, 1, 1), (1, 5, 3), (7, 1, 4), (3, 4, 1), (63, 4, 32), (64, 4, 32), (65, 64, 64), (64, 5, 1),
     (8, 300, 120), (7, 300, 120), (64, 300, 120), (65, 300, 120), (256, 3, 64), (300, 2, 64), (512, 1, 64),
+    (245, 64, 64), (512, 64, 64), (517, 64, 64), (1000, 32, 32), (600, 40, 300), (8193, 16, 8), (600, 1000, 100),
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("small_products", [False, True])
+@pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_products_are_those_of_float64(shape, dtype):
+def test_products_are_those_of_float64(shape, dtype, order, small_products, monkeypatch):
+    monkeypatch.setattr(products, "_has_small_products", lambda: small_products)
     rows, inner, columns = shape
     rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((rows, inner)).astype(dtype), rng.standard_normal((columns, inner)).astype(dtype)
+    draw = lambda *shape: np.asarray(rng.standard_normal(shape), dtype, order)  # noqa: E731
+    a, b, delta = draw(rows, inner), draw(columns, inner), draw(rows, columns)
     wide = np.complex128 if np.iscomplexobj(a) else np.float64
-    wanted = a.astype(wide) @ b.T.astype(wide)
-    tolerance = 4 * np.finfo(dtype).eps * inner
-    for product in (lambda out: [times(a, b.T, out)], lambda out: times_transposed(a, b, out, np.empty)):
-        out = np.full((rows, columns), np.nan, dtype)
-        run(product(out))
-        assert np.abs(out - wanted).max(initial=0) <= tolerance * np.abs(wanted).max(initial=1)
+    cases = {
+        "A B": (a, b.T, lambda out: times(a, np.ascontiguousarray(b.T), out)),
+        "A Bᵀ": (a, b.T, lambda out: times_transposed(a, b, out, np.empty)),
+        "Δᵀ A": (delta.T, a, lambda out: transposed_times(delta, a, out, np.empty)),
+    }
+    for name, (left, right, calls) in cases.items():
+        wanted = left.astype(wide) @ right.astype(wide)
+        out = np.full(wanted.shape, np.nan, dtype)
+        run(calls(out))
+        error = np.abs(out - wanted).max(initial=0) / np.abs(wanted).max(initial=1e-300)
+        assert error <= 2 * np.finfo(dtype).eps * left.shape[1] ** 0.5, name
+
+
+def test_large_products_are_made_in_parts_where_that_is_faster(monkeypatch):
+    monkeypatch.setattr(products, "_has_small_products", lambda: True)
+    a, b, delta = np.ones((600, 64)), np.ones((64, 64)), np.ones((600, 64))
+    shapes = [
+        [array.shape for array in prepared.args if isinstance(array, np.ndarray)]
+        for calls in (times(a, b, np.empty((600, 64))), transposed_times(delta, a, np.empty((64, 64)), np.empty))
+        for prepared in calls
+    ]
+    assert shapes == [
+        [(4, 128, 64), (64, 64), (4, 128, 64)],
+        [(88, 64), (64, 64), (88, 64)],
+        [(4, 64, 128), (4, 128, 64), (4, 64, 64)],
+        [(64, 88), (88, 64), (64, 64)],
+        [(5, 64, 64), (64, 64)],
+    ]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])

@@ -3,7 +3,7 @@
 A row names the labels of equations, then code and tests::
 
     eq: linear-weight
-    code: matbackprop/layers.py :: Linear.backward_steps :: times(delta.T, x
+    code: matbackprop/layers.py :: Linear.backward_steps :: transposed_times(delta, x
     test: tests/test_torch.py :: test_layer
 
 The third part of ``code`` is optional: the line, or lines, that hold the equation contain it. The site's build and
