@@ -235,9 +235,8 @@ class Objective:
         self.calls = list(loss.steps(y_pred, y, losses, delta, empty))
         if weight is not None:
             self.calls += [partial(np.multiply, array, weight, array) for array in (losses, delta)]
-        if self.mean:
-            self.calls.append(partial(np.multiply, delta, self.scale, delta))
         self.calls.append(partial(np.add.reduce, losses.reshape(-1), 0, None, self.total))
+        self.rescale = partial(np.multiply, delta, self.scale, delta)
 
     def run(self, divisor: float | None = None) -> float:
         """Compute Δ and return the loss.
@@ -260,6 +259,8 @@ class Objective:
                 self.divisor, self.scale[...] = wanted, 1 / wanted if wanted else 1
         for call in self.calls:
             call()
+        if self.divisor != 1:
+            self.rescale()
         total: float = self.total.item()
         if self.mean and not self.divisor:
             return float("nan")

@@ -303,7 +303,8 @@ class Sequential(Chain):
         sample_weight: Array | float | None,
         workers: int | None,
     ) -> float:
-        self._pass = None
+        if self._pass is not None:
+            self._pass = None
         plan = engine.last
         if plan is not None and workers is None and plan.fits(x, y, loss, sample_weight):
             return engine.step(plan, x, y)
