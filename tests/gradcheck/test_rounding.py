@@ -97,6 +97,27 @@ def test_an_oscillation_faster_than_the_steps_deceives_no_difference(frequency: 
         assert (np.abs(numeric - grad(x)) <= error + 1e-15 * frequency * np.abs(x * frequency)).all()
 
 
+@pytest.mark.parametrize(
+    ("x", "frequency", "amplitude", "smooth"),
+    [
+        (0.6222921, 231217.6, 1.0, 0.0),
+        (1.1274029, 1653.631, 0.000234, 1.0),
+    ],
+)
+def test_nor_one_in_float32_whose_points_are_too_coarse_for_it(
+    x: float, frequency: float, amplitude: float, smooth: float
+) -> None:
+    def fun(z: Any) -> Any:
+        return np.float32((amplitude * np.sin(frequency * z) + smooth * z * z).sum())
+
+    def grad(z: Any) -> Any:
+        return amplitude * frequency * np.cos(frequency * z) + 2 * smooth * z
+
+    for seed in range(8):
+        report = mb.check_gradient(fun, grad, np.array([x], np.float32), rng=seed)
+        assert report.verdict is not Verdict.FAIL, str(report)
+
+
 @pytest.mark.parametrize("scale", [1e-125, 1e-110, 1e300, 1e305])
 def test_digits_and_silence_at_the_ends_of_the_exponents(scale: float) -> None:
     x = np.linspace(-1, 2, 30)
