@@ -111,24 +111,25 @@ class Differences:
             values = self._row(x, u, reach * scale)
             result = max(float(np.ptp(values)), least)
         if result > 100 * least:
-            # Or it oscillates as fast as that, which smaller steps show: those of a float32 are a few of its units. In
-            # wider types rounding to float32 inside gives many equal values there.
-            finer = self._row(x, u, reach * (2.0**-36 if self.dtype != np.float32 else 2.0**-22))
+            # Or it oscillates as fast as that, or has a kink at x: smaller steps to one side show neither. Those of a
+            # float32 are a few of its units; in wider types rounding to float32 inside gives many equal values there.
+            finer = self._row(x, u, reach * (2.0**-36 if self.dtype != np.float32 else 2.0**-22), first=0)
             if np.unique(finer).size == finer.size:
                 result = max(_fourth(finer), least)
         self._noise = (key, result)
         return result
 
-    def _row(self, x: Array, u: Array, step: float) -> Array:
-        """Return fun at x and three steps to each side; NaN where it fails."""
+    def _row(self, x: Array, u: Array, step: float, first: int = -3) -> Array:
+        """Return fun at x and six steps in a row, three to each side or from `first` on; NaN where it fails."""
         wide = x.astype(self.dtype)
-        values = [self.problem.finite_value(wide)]
-        for j in (-3, -2, -1, 1, 2, 3):
+        center = self.problem.finite_value(wide)
+        values = []
+        for j in range(first, first + 7):
             try:
-                values.append(self.problem.finite_value(wide + (j * step * u).astype(self.dtype)))
+                values.append(self.problem.finite_value(wide + (j * step * u).astype(self.dtype)) if j else center)
             except EvaluationError:
                 values.append(np.nan)
-        return np.array([*values[1:4], values[0], *values[4:]], np.asarray(values[0]).dtype)
+        return np.array(values, np.asarray(center).dtype)
 
     def _reach(self, x: Array, u: Array) -> float:
         """Return the factor of u that moves some entry of x by about its own size."""

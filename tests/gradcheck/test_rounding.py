@@ -276,3 +276,15 @@ def test_a_complex_step_that_underflows_in_single_precision_is_not_believed(sing
     x = np.random.default_rng([26, seed]).standard_normal(8).astype(np.float32)
     assert mb.check_gradient(fun, grad, x, rng=seed).verdict in (Verdict.PASS, Verdict.INCONCLUSIVE)
     assert mb.check_gradient(fun, lambda x: -grad(x), x, rng=seed).verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_zeros_at_a_kink_are_not_taken_for_noise(seed: int) -> None:
+    x = np.random.default_rng([27, seed]).standard_normal(10)
+    x[:3] = 0
+    report = mb.check_gradient(lambda x: np.abs(x).sum(), np.sign, x, rng=seed)
+    assert report.verdict is Verdict.PASS, str(report)
+    assert report.entry_resolution < 1e-8
+    assert any("kink" in note for note in report.notes)
+    wrong = mb.check_gradient(lambda x: np.abs(x).sum(), lambda x: np.sign(x) * (1 + 1e-6 * (x < 0)), x, rng=seed)
+    assert wrong.verdict is Verdict.FAIL, str(wrong)
