@@ -36,8 +36,11 @@ CERTAIN = 100.0
 HALF_THE_DIGITS = 1 / 16
 #: Up to this relative error it is usual that a real difference cannot tell.
 SMALL = 1e-8
-#: Beyond this relative error a check that sees nothing has shown nothing.
+#: A check that sees nothing has shown nothing where it would not have seen a common factor beyond 1 ± this, which one
+#: example of a hundred left out makes, ...
 BLIND = 1e-2
+#: ... nor one entry off by this part of it, as by one example of a batch of 16.
+COARSE = 1 / 16
 
 
 @dataclass
@@ -129,7 +132,8 @@ def _agrees(case: Case, found: Measurement) -> GradientReport:
             Reason.STATIONARY,
             "the gradient is zero here, and so is the derivative: a wrong gradient may be zero too; choose another x0",
         )
-    if not np.isfinite(found.tolerance) or 2 * found.tolerance > BLIND * max(1.0, found.terms):
+    enough = max(min(BLIND * max(1.0, found.terms), COARSE), 2 * (case.tolerance or 0.0))
+    if not 2 * found.tolerance <= enough:
         what = (
             "no step size gives a stable derivative"
             if found.error.max() > found.noise

@@ -288,3 +288,19 @@ def test_zeros_at_a_kink_are_not_taken_for_noise(seed: int) -> None:
     assert any("kink" in note for note in report.notes)
     wrong = mb.check_gradient(lambda x: np.abs(x).sum(), lambda x: np.sign(x) * (1 + 1e-6 * (x < 0)), x, rng=seed)
     assert wrong.verdict is Verdict.FAIL, str(wrong)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_pass_is_never_so_coarse_that_it_has_shown_nothing(seed: int) -> None:
+    x = np.random.default_rng([28, seed]).standard_normal(100)
+    for digits in (5, 6):
+
+        def fun(x: Any, digits: int = digits) -> Any:
+            return float(np.round(np.sin(x).sum(), digits))
+
+        report = mb.check_gradient(fun, np.cos, x, rng=seed)
+        if report:
+            assert report.entry_resolution <= 1 / 16, str(report)
+        else:
+            assert report.reason_code == "no digits", str(report)
+            assert mb.check_gradient(fun, np.cos, x, rng=seed, tolerance=0.5)  # which asks for no more
