@@ -123,7 +123,7 @@ def lost_precision(
     """Return why the disagreement is rounding and no wrong formula, or None.
 
     Either the same formula in a wider type agrees much better; or the error is less than a few rounding units of what
-    the gradient is where the function is less saturated, and there it is right.
+    the gradient is nearer to zero, where a function is less saturated, and there it is right.
     """
     k = found.worst
     u, expected = found.directions[k], found.expected[k, 0] * found.unit
@@ -153,7 +153,7 @@ def lost_precision(
         return None  # a pole: whatever is wrong at x is small beside the gradient there
     if error <= min(64 * found.eps, 1e-6) * largest * float(np.linalg.norm(u)):
         return (
-            "the error is below the rounding of what the gradient is where the function is less saturated, and there "
-            "it is right: the digits were lost to saturation"
+            "the error is below the rounding of what the gradient is at larger values nearer to zero, and there it is "
+            "right: the digits were lost to rounding (saturation, or a minimum nearby?)"
         )
     return None

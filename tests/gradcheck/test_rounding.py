@@ -304,3 +304,11 @@ def test_a_pass_is_never_so_coarse_that_it_has_shown_nothing(seed: int) -> None:
         else:
             assert report.reason_code == "no digits", str(report)
             assert mb.check_gradient(fun, np.cos, x, rng=seed, tolerance=0.5)  # which asks for no more
+
+
+def test_digits_lost_beside_a_minimum_are_not_laid_to_saturation_alone() -> None:
+    from scipy.optimize import rosen, rosen_der
+
+    report = mb.check_gradient(rosen, rosen_der, 1 + 1e-9 * np.arange(1, 5), rng=0)
+    assert report.verdict is Verdict.PRECISION_LOSS
+    assert "minimum" in report.cause
