@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from matbackprop.gradcheck.directional import Derivative
+from matbackprop.gradcheck.nearby import sizes
 from matbackprop.gradcheck.problem import EvaluationError, Problem
 from matbackprop.validation import Array
 
@@ -135,9 +136,8 @@ class Differences:
         """Return the factor of u that moves some entry of x by about its own size."""
         size = np.empty(x.size)
         for block in self.problem.packing.blocks:
-            part = np.abs(x[block.span]).astype(np.float64)
-            typical = float(np.sqrt(np.mean(part * part))) if part.size else 0.0
-            size[block.span] = part + (typical or 1.0)
+            if block.size:
+                size[block.span] = sizes(x[block.span].astype(np.float64))
         return 1.0 / float(np.max(np.abs(u) / size))
 
     def _grain(self, x: Array, u: Array) -> float:

@@ -10,7 +10,7 @@ stands for it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -57,7 +57,7 @@ def dot(gradient: Array, u: Array) -> float:
     return float(np.add.reduce(gradient.astype(np.longdouble) * u))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Measurement:
     """Residuals of K directions (rows) at J points (columns), in units of the largest entry of the gradient."""
 
@@ -193,14 +193,15 @@ def measure(
     )
     coarser = problem.packing.eps / float(np.finfo(reference.dtype).eps)
     if coarser <= 1:
-        measured.unseen = measured.unmoved * (DEVIATIONS * UNSEEN * measured.noise if replay else 0.0)
-    elif measured.unmoved > CHANCE:
+        unseen = measured.unmoved * (DEVIATIONS * UNSEEN * measured.noise if replay else 0.0)
+        return replace(measured, unseen=unseen)
+    if measured.unmoved > CHANCE:
         # The reference computes in a finer type than the gradient, whose rounding is most of the noise at other points.
         rounding = 4 * float(measured.error.max())
         if replay:
             rows = [[_pair(reference, x, gradient, u * f) for f in factors[:3]] for u in directions]
             rounding = DEVIATIONS * UNSEEN * _spread(np.array([[d.value - g for d, g in row] for row in rows])) / unit
-        measured.unseen = measured.unmoved * coarser * rounding
+        return replace(measured, unseen=measured.unmoved * coarser * rounding)
     return measured
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from matbackprop.gradcheck.differences import Differences
 from matbackprop.gradcheck.directional import ComplexStep, Reference
+from matbackprop.gradcheck.nearby import point_near, sizes, typical
 from matbackprop.gradcheck.problem import EvaluationError, Problem
 from matbackprop.validation import Array
 
@@ -89,10 +90,9 @@ def _agrees_with_one_difference(
     problem: Problem, x: Array, u: Array, value: float, derivative: float, terms: float
 ) -> bool:
     """Compare with a central difference, by steps in proportion to the typical entry of x, else to each by itself."""
-    own = np.abs(x.astype(np.result_type(x.dtype, np.float64)))
-    typical = float(np.sqrt(np.mean(own * own))) or 1.0
-    sizes = (own + typical, np.where(own > 0, own, typical))
-    return any(_agrees_with_steps(problem, x, u, value, derivative, terms, size) for size in sizes)
+    wide = x.astype(np.result_type(x.dtype, np.float64))
+    each = (sizes(wide), np.where(wide != 0, np.abs(wide), typical(wide)))
+    return any(_agrees_with_steps(problem, x, u, value, derivative, terms, size) for size in each)
 
 
 def _agrees_with_steps(
@@ -124,9 +124,8 @@ def wrong_where_it_shows(problem: Problem, step: ComplexStep, x: Array, u: Array
     At x a part of fun that drops imaginary parts, such as a log-determinant, may be drowned by the rounding of another.
     """
     rng, differences, wrong = np.random.default_rng(x.size), Differences(problem), 0
-    size = np.abs(x) + (float(np.sqrt(np.mean(x.astype(np.float64) ** 2))) or 1.0)
     for reach in (0.1, 0.3, 1.0, 1.0, 3.0, 3.0):
-        point = (x + reach * size * rng.uniform(-1, 1, x.size)).astype(x.dtype)
+        point = point_near(x, reach, rng)
         try:
             derivative, real = step.derivative(point, u).value, differences.derivative(point, u)
         except (EvaluationError, TypeError):
@@ -141,9 +140,8 @@ def wrong_where_it_shows(problem: Problem, step: ComplexStep, x: Array, u: Array
 def _agrees_next_to(problem: Problem, step: ComplexStep, x: Array, u: Array, terms: float) -> bool:
     """Return whether the complex step is borne out at points off the kink."""
     rng = np.random.default_rng(x.size)
-    size = np.abs(x) + (float(np.sqrt(np.mean(x.astype(np.float64) ** 2))) or 1.0)
     for _ in range(3):
-        point = (x + 1e-2 * size * rng.uniform(-1, 1, x.size)).astype(x.dtype)
+        point = point_near(x, 1e-2, rng)
         try:
             derivative, value = step.derivative(point, u).value, float(problem.value(point))
         except (EvaluationError, TypeError):

@@ -10,6 +10,7 @@ from matbackprop.gradcheck.differences import Differences
 from matbackprop.gradcheck.directional import Reference
 from matbackprop.gradcheck.localise import Search
 from matbackprop.gradcheck.measure import Measurement, dot, equalised
+from matbackprop.gradcheck.nearby import point_near
 from matbackprop.gradcheck.problem import BadGradient, EvaluationError, Problem
 from matbackprop.validation import Array
 
@@ -103,10 +104,9 @@ def _outside_of_the_slopes(
 
 def _wrong_next_to(problem: Problem, real: Differences, x: Array, found: Measurement, rng: np.random.Generator) -> bool:
     """Return whether the gradient disagrees at a point a little away from x."""
-    size = np.abs(x) + (float(np.sqrt(np.mean(x.astype(np.float64) ** 2))) or 1.0)
     wrong = 0
     for _ in range(3):
-        point = (x + 1e-2 * size * rng.uniform(-1, 1, x.size)).astype(x.dtype)
+        point = point_near(x, 1e-2, rng)
         u = found.directions[0]
         try:
             derivative, gradient = real.derivative(point, u), problem.gradient(point)
