@@ -20,19 +20,22 @@ from matbackprop.validation import Array
 
 __all__ = ["CHANCE", "DEVIATIONS", "Measurement", "dot", "equalised", "measure"]
 
+# The constants of the tolerance are chosen by hand. How many clean gradients would fail with other values:
+# benchmarks/gradcheck_study.py --only thresholds.
+
 #: The tolerance is this many units of rounding of the terms of g·u ...
 ROUNDING = 50.0
 #: ... and this many of the largest entry, in each entry: what sums that cancel leave behind, wherever x is ...
 ABSOLUTE = 1.0
 #: ... and this many once, for a gradient of few entries that is itself the small rest of a sum ...
 REST = 1000.0
-#: ... and this many standard deviations of the residual over points that differ by rounding. How many clean gradients
-#: would fail with other values of these: benchmarks/gradcheck_study.py --only thresholds.
+#: ... and this many standard deviations of the residual over points that differ by rounding: measured on few points, it
+#: may be several times too small ...
 DEVIATIONS = 15.0
 #: ... which grows by as much times the part of the entries whose own rounding is not seen. A sum of N numbers in a row
 #: rounds sqrt(N) times worse than one in pairs, as NumPy has it: N = 10,000.
 UNSEEN = 100.0
-#: More entries than that are not seen for a reason, fewer by chance.
+#: More entries than that are not seen for a reason, fewer by chance. By hand.
 CHANCE = 0.25
 
 

@@ -17,7 +17,8 @@ from matbackprop.validation import Array
 __all__ = ["Kink", "kink_at", "kink_text", "lost_precision"]
 
 
-#: Nearer to zero a function may be less saturated; at the last two its gradient levels off, unless it has a pole.
+#: Nearer to zero a function may be less saturated; at the last two its gradient levels off, unless it has a pole. Two
+#: to a decade, to meet the middle of a sigmoid from weights some hundred times too large.
 SHRINKS = (0.5, 0.25, 0.1, 0.03, 0.01, 0.003)
 #: So many entries at which the gradient departs from the branch of fun are held to the slopes on their two sides.
 ENTRIES = 16

@@ -28,15 +28,17 @@ __all__ = ["Case", "judge"]
 DIRECTIONS, REPLAYS = 4, 3
 #: Further points before a failure that rounding might explain is believed.
 SECOND_REPLAYS = 8
-#: Where rounding moves no digit of the gradient: how many points are looked at, and how far off, relative to x.
+#: Where rounding moves no digit of the gradient: how many points are looked at, and how far off, relative to x: half of
+#: the digits of float64; from zero, where there is no digit to move, 256 of its units. By hand.
 NEIGHBOURS, FURTHER, FURTHER_FROM_ZERO = 6, 2.0**-26, 2.0**-44
-#: Where either derivative has moved by more than this part of its terms, there is a kink between.
+#: Where either derivative has moved by more than this part of its terms, there is a kink between: a smooth one moves by
+#: about FURTHER times its condition number. By hand.
 NEAR = 1e-4
-#: A residual of so many tolerances, at most of the points, is no rounding.
+#: A residual of so many tolerances, at most of the points, is no rounding. By hand: what is below has a second look.
 CERTAIN = 100.0
-#: A noise of g·u above this part of its terms is half of the digits gone.
+#: A noise of g·u above this many square roots of eps, relative to its terms, is half of the digits gone, or nearly.
 HALF_THE_DIGITS = 1 / 16
-#: Up to this relative error it is usual that a real difference cannot tell.
+#: Up to this relative error it is usual that a real difference cannot tell: a good one in float64 is off by 1e-10.
 SMALL = 1e-8
 #: A check that sees nothing has shown nothing where it would not have seen a common factor beyond 1 ± this, which one
 #: example of a hundred left out makes, ...
