@@ -29,7 +29,7 @@ import gradcheck_peers
 from mutants import functions, layers, network
 
 import matbackprop as mb
-from matbackprop.gradcheck import Verdict, check_gradient, measure
+from matbackprop.gradcheck import Verdict, check_gradient, measure, reference, verdict
 from matbackprop.gradcheck.engine import run
 from matbackprop.gradcheck.packing import Packing
 from matbackprop.gradcheck.problem import Problem
@@ -37,6 +37,9 @@ from matbackprop.gradcheck.problem import Problem
 #: P: (inputs, hidden, hidden, outputs).
 SHAPES = {99: (5, 8, 5, 1), 11_342: (30, 100, 80, 2), 100_599: (50, 400, 199, 2)}
 DELTAS = [10.0**k for k in range(-15, 4)]
+#: The constants chosen by hand whose worth clean gradients show.
+TOLERANCE = ("ROUNDING", "ABSOLUTE", "REST", "DEVIATIONS", "UNSEEN")
+VERDICT = ("CHANCE", "CERTAIN", "NEAR", "HALF_THE_DIGITS", "SMALL", "BLIND", "COARSE", "CONFIRMED", "VAGUE")
 TARGETS = ("all entries", "largest entry", "median entry")
 
 
@@ -144,9 +147,9 @@ def alarms(quick: bool, workers: int = 1) -> None:
             total += counts
             others += found
     verdicts: Counter[str] = Counter()
-    for (_, verdict), n in total.items():
-        verdicts[verdict] += n
-    print("  " + ", ".join(f"{verdict}: {verdicts[verdict]:,}" for verdict in map(str, Verdict)))
+    for (_, name), n in total.items():
+        verdicts[name] += n
+    print("  " + ", ".join(f"{name}: {verdicts[name]:,}" for name in map(str, Verdict)))
     for kind in sorted({kind for kind, _ in total}):
         print(f"  {kind:<30}" + "  ".join(f"{v} {total[kind, v]:,}" for v in map(str, Verdict) if total[kind, v]))
     for reason, n in Counter(f"{kind.split(': ')[1]}: {reason[:90]}" for _, kind, reason in others).most_common(8):
@@ -291,22 +294,25 @@ def black_box(quick: bool) -> None:
 
 
 def thresholds(quick: bool) -> None:
-    """Each constant of the tolerance, smaller and larger: what it buys in false alarms and costs in digits."""
+    """Each constant chosen by hand, smaller and larger: what it buys in false alarms and costs in digits."""
     count, first = (200 if quick else 3_000), 800_000
-    print(f"\n## Constants of the tolerance: {count:,} correct gradients, seeds {first} to {first + count - 1}\n")
-    for name in ("ROUNDING", "ABSOLUTE", "REST", "DEVIATIONS", "UNSEEN"):
-        chosen = getattr(measure, name)
+    print(f"\n## Constants chosen by hand: {count:,} correct gradients, seeds {first} to {first + count - 1}\n")
+    for name in (*TOLERANCE, *VERDICT):
+        holders = [module for module in (measure, verdict, reference) if hasattr(module, name)]  # by import, too
+        chosen = getattr(holders[0], name)
         for factor in (0.0, 0.1, 0.3, 1.0, 3.0):
-            setattr(measure, name, factor * chosen)
+            for module in holders:
+                setattr(module, name, factor * chosen)
             reports = [clean_checks.check(seed)[1] for seed in range(first, first + count)]
             failed = sum(report.verdict is Verdict.FAIL for report in reports)
             passed = [report.entry_resolution for report in reports if report]
             print(
-                f"  {name:<11}{factor * chosen:>8g}   FAIL {failed:>5}   PASS {len(passed):>6,}   "
-                f"median resolution {np.median(passed):.1e}",
+                f"  {name:<15}{factor * chosen:>8g}   FAIL {failed:>5}   PASS {len(passed):>6,}   "
+                f"median resolution {np.median(passed) if passed else np.nan:.1e}",
                 flush=True,
             )
-        setattr(measure, name, chosen)
+        for module in holders:
+            setattr(module, name, chosen)
 
 
 SECTIONS = {

@@ -95,7 +95,10 @@ def check_gradient(
     if x0 is None:
         raise TypeError("check_gradient: x0 is missing; call check_gradient(fun, grad, x0)")
     problem = Problem(fun, grad, x0)
-    return check_problem(problem, generator, tolerance, method, per_entry, name, hessp=hessp)
+    report = check_problem(problem, generator, tolerance, method, per_entry, name, hessp=hessp)
+    if report and not problem.packing.x0.any():
+        report.notes.append("x0 is zero throughout, where mistakes in products do not show; give random numbers")
+    return report
 
 
 def check_problem(
@@ -227,4 +230,5 @@ def _is_torch(fun: object, x0: object) -> bool:
 
 
 def _name(function: object) -> str:
-    return getattr(function, "__name__", None) or type(function).__name__
+    name = getattr(function, "__name__", None) or type(function).__name__
+    return "gradient" if name == "<lambda>" else name

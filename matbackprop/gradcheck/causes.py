@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from matbackprop.gradcheck.differences import Differences
-from matbackprop.gradcheck.directional import ComplexStep, Reference
+from matbackprop.gradcheck.directional import ComplexStep
 from matbackprop.gradcheck.localise import MANY, Search
 from matbackprop.gradcheck.measure import dot
 from matbackprop.gradcheck.packing import Block
 from matbackprop.gradcheck.patterns import Sample, describe_pattern, name_ratio
 from matbackprop.gradcheck.problem import EvaluationError, Problem, no_gradient
 from matbackprop.gradcheck.report import Finding
-from matbackprop.validation import Array
 
 __all__ = ["Account", "Hypothesis", "explain"]
 
@@ -50,38 +49,24 @@ class Look:
     findings: list[Finding] = field(default_factory=list)
 
 
-def explain(
-    problem: Problem,
-    reference: Reference,
-    x: Array,
-    gradient: Array,
-    limit: float,
-    rng: np.random.Generator,
-    hypotheses: Sequence[Hypothesis] = (),
-    tolerance: float = 0.0,
-) -> Account:
+def explain(search: Search, hypotheses: Sequence[Hypothesis] = (), tolerance: float = 0.0) -> Account:
     """Return which entries of a gradient are wrong, and the likely cause.
 
     Parameters
     ----------
-    problem : Problem
-    reference : Reference
-    x, gradient : numpy.ndarray, shape (P,)
-    limit : float
-        How large a residual along an equalised direction may be.
-    rng : numpy.random.Generator
+    search : Search
+        The residuals of the gradient.
     hypotheses : sequence of Hypothesis
         Mistakes to try.
     tolerance : float
         The relative error of an entry that is let pass.
     """
-    search = Search(problem, reference, x, gradient, limit, rng)
-    return _Inquiry(problem, search, hypotheses, tolerance).account()
+    return _Inquiry(search, hypotheses, tolerance).account()
 
 
 class _Inquiry:
-    def __init__(self, problem: Problem, search: Search, hypotheses: Sequence[Hypothesis], tolerance: float) -> None:
-        self.problem, self.search = problem, search
+    def __init__(self, search: Search, hypotheses: Sequence[Hypothesis], tolerance: float) -> None:
+        self.problem, self.search = search.problem, search
         self.hypotheses, self.tolerance = hypotheses, tolerance
         self.notes: list[str] = []
 

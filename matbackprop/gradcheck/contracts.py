@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from matbackprop.gradcheck.nearby import point_near
 from matbackprop.gradcheck.problem import EvaluationError, Problem, overlap
 from matbackprop.validation import Array
 
@@ -87,9 +88,8 @@ def examine(problem: Problem, rng: np.random.Generator) -> Contracts:
 
 def _elsewhere(problem: Problem, x: Array, rng: np.random.Generator) -> tuple[tuple[Array, Array] | None, Any]:
     """Call both at another point, the further from x0 the better; return it, the gradient, and the value there."""
-    size = np.abs(x) + (float(np.sqrt(np.mean(x.astype(np.float64) ** 2))) or 1.0)
     for reach in (0.3, 1e-3, 1e-6):
-        point = _with_signs((x + reach * size * rng.uniform(-1, 1, x.size)).astype(x.dtype), problem)
+        point = _with_signs(point_near(x, reach, rng), problem)
         try:
             value = problem.finite_value(point)
             gradient = problem.gradient(point)

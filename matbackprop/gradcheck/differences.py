@@ -2,7 +2,8 @@
 
 Central differences at shrinking steps are extrapolated (Richardson) and the tableau entry of least estimated error is
 taken: truncation from the tableau itself, rounding from the measured noise of f. A kink or an oscillation between the
-steps deceives a tableau, so its result must be borne out by one far smaller step; else the steps start lower.
+steps deceives a tableau, so its result must be borne out by the rows below it and by one far smaller step; else the
+steps start lower.
 
 References
 ----------
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from matbackprop.gradcheck.directional import Derivative
+from matbackprop.gradcheck.nearby import sizes
 from matbackprop.gradcheck.problem import EvaluationError, Problem
 from matbackprop.validation import Array
 
@@ -38,6 +40,8 @@ class Slope:
     central: list[float] = field(default_factory=list)
     #: Right slope minus left slope: shrinks with the step where f is smooth, stays where there is a kink.
     gaps: list[float] = field(default_factory=list)
+    #: How far the smaller steps contradict the best entry of the tableau.
+    doubt: float = 0.0
 
 
 class Small(NamedTuple):
@@ -107,32 +111,33 @@ class Differences:
             scale *= 16
             values = self._row(x, u, reach * scale)
             result = max(float(np.ptp(values)), least)
-        if result > 100 * least and self.dtype != np.float32:
-            # Or it oscillates as fast as that. Rounding to float32 gives many equal values at smaller steps.
-            finer = self._row(x, u, reach * 2.0**-36)
+        if result > 100 * least:
+            # Or it oscillates as fast as that, or has a kink at x: smaller steps to one side show neither. Those of a
+            # float32 are a few of its units; in wider types rounding to float32 inside gives many equal values there.
+            finer = self._row(x, u, reach * (2.0**-36 if self.dtype != np.float32 else 2.0**-22), first=0)
             if np.unique(finer).size == finer.size:
                 result = max(_fourth(finer), least)
         self._noise = (key, result)
         return result
 
-    def _row(self, x: Array, u: Array, step: float) -> Array:
-        """Return fun at x and three steps to each side; NaN where it fails."""
+    def _row(self, x: Array, u: Array, step: float, first: int = -3) -> Array:
+        """Return fun at x and six steps in a row, three to each side or from `first` on; NaN where it fails."""
         wide = x.astype(self.dtype)
-        values = [self.problem.finite_value(wide)]
-        for j in (-3, -2, -1, 1, 2, 3):
+        center = self.problem.finite_value(wide)
+        values = []
+        for j in range(first, first + 7):
             try:
-                values.append(self.problem.finite_value(wide + (j * step * u).astype(self.dtype)))
+                values.append(self.problem.finite_value(wide + (j * step * u).astype(self.dtype)) if j else center)
             except EvaluationError:
                 values.append(np.nan)
-        return np.array([*values[1:4], values[0], *values[4:]], np.asarray(values[0]).dtype)
+        return np.array(values, np.asarray(center).dtype)
 
     def _reach(self, x: Array, u: Array) -> float:
         """Return the factor of u that moves some entry of x by about its own size."""
         size = np.empty(x.size)
         for block in self.problem.packing.blocks:
-            part = np.abs(x[block.span]).astype(np.float64)
-            typical = float(np.sqrt(np.mean(part * part))) if part.size else 0.0
-            size[block.span] = part + (typical or 1.0)
+            if block.size:
+                size[block.span] = sizes(x[block.span].astype(np.float64))
         return 1.0 / float(np.max(np.abs(u) / size))
 
     def _grain(self, x: Array, u: Array) -> float:
@@ -157,6 +162,7 @@ class Differences:
             small = self._smaller_step(wide, direction, center, noise, grain, slope, best)
             best.kink = _kink(slope, best.value, noise, small)
             if small is None:
+                best.error += slope.doubt
                 return best
             flat = small.value == small.gap == 0.0 != best.value
             if flat and abs(slope.gaps[-1]) < 0.1 * abs(slope.central[-1]):
@@ -164,13 +170,13 @@ class Differences:
                 noise = max(2 * noise, self._stair(wide, direction, center, small.step))
                 self._noise = (x.tobytes(), noise)
                 continue
-            doubt = abs(small.value - best.value)
-            borne_out = doubt <= 4 * (best.error + small.error)
+            doubt = max(slope.doubt, _contradiction(best, Derivative(small.value, small.error)))
+            borne_out = not doubt
             if borne_out and best.error <= 8 * small.error:
                 return best
             start /= LOWER
             if start * reach < small.step:
-                best.error += 0.0 if borne_out else doubt
+                best.error += doubt
                 return best
 
     def _ladder(
@@ -195,9 +201,10 @@ class Differences:
             slope.central.append(float(central))
             slope.gaps.append(float((right - center) / step - (center - left) / step))
             # The tableau runs in the wide type and starts anew after a failure.
-            before = best.error
-            best = self._extend(rows, central, max(noise, grain * abs(float(central))) / float(step), best)
-            misses = 0 if best.error < before else misses + 1
+            found = self._extend(rows, central, max(noise, grain * abs(float(central))) / float(step))
+            better = found.error < best.error
+            slope.doubt = 0.0 if better else max(slope.doubt, _contradiction(best, found))
+            best, misses = (found, 0) if better else (best, misses + 1)
             enough = self.accuracy * float(np.max(np.abs(direction)) + abs(best.value))
             if len(rows) > 4 and (misses >= 4 or best.error <= enough):
                 break
@@ -242,9 +249,9 @@ class Differences:
                 break
         return abs(float(change))
 
-    def _extend(self, rows: list[list[Any]], central: Any, rounding: float, best: Derivative) -> Derivative:
-        """Add a row to the tableau and return the best entry so far."""
-        row: list[Any] = [central]
+    def _extend(self, rows: list[list[Any]], central: Any, rounding: float) -> Derivative:
+        """Add a row to the tableau and return its best entry."""
+        row, best = [central], Derivative(np.nan, np.inf)
         for order in range(1, min(len(rows), 7) + 1):
             factor = self.dtype.type(RATIO ** (2 * order))
             above = rows[-1][order - 1]
@@ -257,6 +264,12 @@ class Differences:
                 best = Derivative(float(row[order]), error)
         rows.append(row)
         return best
+
+
+def _contradiction(best: Derivative, other: Derivative) -> float:
+    """Return how far two values are apart if that is more than their errors allow, else zero."""
+    distance = abs(best.value - other.value)
+    return distance if distance > 4 * (best.error + other.error) else 0.0
 
 
 def _fourth(values: Array) -> float:

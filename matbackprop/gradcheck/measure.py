@@ -10,7 +10,7 @@ stands for it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,19 +20,22 @@ from matbackprop.validation import Array
 
 __all__ = ["CHANCE", "DEVIATIONS", "Measurement", "dot", "equalised", "measure"]
 
+# The constants of the tolerance are chosen by hand. How many clean gradients would fail with other values:
+# benchmarks/gradcheck_study.py --only thresholds.
+
 #: The tolerance is this many units of rounding of the terms of g·u ...
 ROUNDING = 50.0
 #: ... and this many of the largest entry, in each entry: what sums that cancel leave behind, wherever x is ...
 ABSOLUTE = 1.0
 #: ... and this many once, for a gradient of few entries that is itself the small rest of a sum ...
 REST = 1000.0
-#: ... and this many standard deviations of the residual over points that differ by rounding. How many clean gradients
-#: would fail with other values of these: benchmarks/gradcheck_study.py --only thresholds.
+#: ... and this many standard deviations of the residual over points that differ by rounding: measured on few points, it
+#: may be several times too small ...
 DEVIATIONS = 15.0
 #: ... which grows by as much times the part of the entries whose own rounding is not seen. A sum of N numbers in a row
 #: rounds sqrt(N) times worse than one in pairs, as NumPy has it: N = 10,000.
 UNSEEN = 100.0
-#: More entries than that are not seen for a reason, fewer by chance.
+#: More entries than that are not seen for a reason, fewer by chance. By hand.
 CHANCE = 0.25
 
 
@@ -57,7 +60,7 @@ def dot(gradient: Array, u: Array) -> float:
     return float(np.add.reduce(gradient.astype(np.longdouble) * u))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Measurement:
     """Residuals of K directions (rows) at J points (columns), in units of the largest entry of the gradient."""
 
@@ -193,14 +196,15 @@ def measure(
     )
     coarser = problem.packing.eps / float(np.finfo(reference.dtype).eps)
     if coarser <= 1:
-        measured.unseen = measured.unmoved * (DEVIATIONS * UNSEEN * measured.noise if replay else 0.0)
-    elif measured.unmoved > CHANCE:
+        unseen = measured.unmoved * (DEVIATIONS * UNSEEN * measured.noise if replay else 0.0)
+        return replace(measured, unseen=unseen)
+    if measured.unmoved > CHANCE:
         # The reference computes in a finer type than the gradient, whose rounding is most of the noise at other points.
         rounding = 4 * float(measured.error.max())
         if replay:
             rows = [[_pair(reference, x, gradient, u * f) for f in factors[:3]] for u in directions]
             rounding = DEVIATIONS * UNSEEN * _spread(np.array([[d.value - g for d, g in row] for row in rows])) / unit
-        measured.unseen = measured.unmoved * coarser * rounding
+        return replace(measured, unseen=measured.unmoved * coarser * rounding)
     return measured
 
 

@@ -48,7 +48,7 @@ class GradCheck:
         try:
             return report.raise_for_verdict(*((allow,) if isinstance(allow, str) else allow))
         except GradientCheckError:
-            pytest.fail(str(report), pytrace=False)
+            raise pytest.fail.Exception(str(report), pytrace=False) from None
 
 
 def _seeded(kwargs: dict[str, Any]) -> dict[str, Any]:

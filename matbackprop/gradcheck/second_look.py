@@ -10,13 +10,15 @@ from matbackprop.gradcheck.differences import Differences
 from matbackprop.gradcheck.directional import Reference
 from matbackprop.gradcheck.localise import Search
 from matbackprop.gradcheck.measure import Measurement, dot, equalised
+from matbackprop.gradcheck.nearby import point_near
 from matbackprop.gradcheck.problem import BadGradient, EvaluationError, Problem
 from matbackprop.validation import Array
 
 __all__ = ["Kink", "kink_at", "kink_text", "lost_precision"]
 
 
-#: Nearer to zero a function may be less saturated; at the last two its gradient levels off, unless it has a pole.
+#: Nearer to zero a function may be less saturated; at the last two its gradient levels off, unless it has a pole. Two
+#: to a decade, to meet the middle of a sigmoid from weights some hundred times too large.
 SHRINKS = (0.5, 0.25, 0.1, 0.03, 0.01, 0.003)
 #: So many entries at which the gradient departs from the branch of fun are held to the slopes on their two sides.
 ENTRIES = 16
@@ -103,10 +105,9 @@ def _outside_of_the_slopes(
 
 def _wrong_next_to(problem: Problem, real: Differences, x: Array, found: Measurement, rng: np.random.Generator) -> bool:
     """Return whether the gradient disagrees at a point a little away from x."""
-    size = np.abs(x) + (float(np.sqrt(np.mean(x.astype(np.float64) ** 2))) or 1.0)
     wrong = 0
     for _ in range(3):
-        point = (x + 1e-2 * size * rng.uniform(-1, 1, x.size)).astype(x.dtype)
+        point = point_near(x, 1e-2, rng)
         u = found.directions[0]
         try:
             derivative, gradient = real.derivative(point, u), problem.gradient(point)
@@ -123,7 +124,7 @@ def lost_precision(
     """Return why the disagreement is rounding and no wrong formula, or None.
 
     Either the same formula in a wider type agrees much better; or the error is less than a few rounding units of what
-    the gradient is where the function is less saturated, and there it is right.
+    the gradient is nearer to zero, where a function is less saturated, and there it is right.
     """
     k = found.worst
     u, expected = found.directions[k], found.expected[k, 0] * found.unit
@@ -153,7 +154,7 @@ def lost_precision(
         return None  # a pole: whatever is wrong at x is small beside the gradient there
     if error <= min(64 * found.eps, 1e-6) * largest * float(np.linalg.norm(u)):
         return (
-            "the error is below the rounding of what the gradient is where the function is less saturated, and there "
-            "it is right: the digits were lost to saturation"
+            "the error is below the rounding of what the gradient is at larger values nearer to zero, and there it is "
+            "right: the digits were lost to rounding (saturation, or a minimum nearby?)"
         )
     return None

@@ -38,6 +38,7 @@ def adapt(fun: Any, grad: Any, x0: Any, rng: np.random.Generator) -> tuple[Calla
         call, point = fun, x0
     if point is None:
         raise TypeError("check_gradient: x0 is missing; pass a tensor, or a dict or list of tensors")
+    _map(point, _check_dtype)
     with torch.no_grad():
         output = call(_map(point, lambda t: t.detach().clone()))
     if not isinstance(output, torch.Tensor):
@@ -78,6 +79,16 @@ def adapt(fun: Any, grad: Any, x0: Any, rng: np.random.Generator) -> tuple[Calla
         return _map(grad(to_tensors(x)), lambda t: t.detach().cpu().numpy() if isinstance(t, torch.Tensor) else t)
 
     return value, gradient if grad is None else given, _map(point, lambda t: t.detach().cpu().numpy().copy())
+
+
+def _check_dtype(tensor: Any) -> None:
+    """Raise a TypeError for a type that NumPy has not."""
+    name = str(getattr(tensor, "dtype", "")).removeprefix("torch.")
+    if "float" in name and name not in FLOATS:
+        raise TypeError(
+            f"check_gradient: x0 has dtype {name}, which NumPy has not; check in float64, by module.double() and "
+            "x0.double()"
+        )
 
 
 def _module(torch: Any, module: Any, x0: Any) -> tuple[Callable[..., Any], dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -11,7 +11,9 @@ import numpy as np
 from matbackprop.gradcheck.causes import Account, Hypothesis, explain
 from matbackprop.gradcheck.differences import Differences
 from matbackprop.gradcheck.directional import ComplexStep, Derivative, Reference
+from matbackprop.gradcheck.localise import Search
 from matbackprop.gradcheck.measure import CHANCE, DEVIATIONS, Measurement, dot, equalised, measure
+from matbackprop.gradcheck.nearby import sizes, typical
 from matbackprop.gradcheck.probe import probe
 from matbackprop.gradcheck.problem import BadGradient, EvaluationError, Problem
 from matbackprop.gradcheck.reference import wrong_where_it_shows
@@ -26,18 +28,23 @@ __all__ = ["Case", "judge"]
 DIRECTIONS, REPLAYS = 4, 3
 #: Further points before a failure that rounding might explain is believed.
 SECOND_REPLAYS = 8
-#: Where rounding moves no digit of the gradient: how many points are looked at, and how far off, relative to x.
+#: Where rounding moves no digit of the gradient: how many points are looked at, and how far off, relative to x: half of
+#: the digits of float64; from zero, where there is no digit to move, 256 of its units. By hand.
 NEIGHBOURS, FURTHER, FURTHER_FROM_ZERO = 6, 2.0**-26, 2.0**-44
-#: Where either derivative has moved by more than this part of its terms, there is a kink between.
+#: Where either derivative has moved by more than this part of its terms, there is a kink between: a smooth one moves by
+#: about FURTHER times its condition number. By hand.
 NEAR = 1e-4
-#: A residual of so many tolerances, at most of the points, is no rounding.
+#: A residual of so many tolerances, at most of the points, is no rounding. By hand: what is below has a second look.
 CERTAIN = 100.0
-#: A noise of g·u above this part of its terms is half of the digits gone.
+#: A noise of g·u above this many square roots of eps, relative to its terms, is half of the digits gone, or nearly.
 HALF_THE_DIGITS = 1 / 16
-#: Up to this relative error it is usual that a real difference cannot tell.
+#: Up to this relative error it is usual that a real difference cannot tell: a good one in float64 is off by 1e-10.
 SMALL = 1e-8
-#: Beyond this relative error a check that sees nothing has shown nothing.
+#: A check that sees nothing has shown nothing where it would not have seen a common factor beyond 1 ± this, which one
+#: example of a hundred left out makes, ...
 BLIND = 1e-2
+#: ... nor one entry off by this part of it, as by one example of a batch of 16.
+COARSE = 1 / 16
 
 
 @dataclass
@@ -77,9 +84,8 @@ class Case:
     def explain(self, found: Measurement) -> Account:
         """Return the wrong entries and the likely cause."""
         limit = self.limit(found) * found.unit
-        return explain(
-            self.problem, self.reference, self.x, self.gradient, limit, self.rng, self.hypotheses, self.tolerance or 0.0
-        )
+        search = Search(self.problem, self.reference, self.x, self.gradient, limit, self.rng)
+        return explain(search, self.hypotheses, self.tolerance or 0.0)
 
     def report(self, verdict: Verdict, found: Measurement, cause: str = "") -> GradientReport:
         """Return a report with what the check would have seen."""
@@ -129,7 +135,8 @@ def _agrees(case: Case, found: Measurement) -> GradientReport:
             Reason.STATIONARY,
             "the gradient is zero here, and so is the derivative: a wrong gradient may be zero too; choose another x0",
         )
-    if not np.isfinite(found.tolerance) or 2 * found.tolerance > BLIND * max(1.0, found.terms):
+    enough = max(min(BLIND * max(1.0, found.terms), COARSE), 2 * (case.tolerance or 0.0))
+    if not 2 * found.tolerance <= enough:
         what = (
             "no step size gives a stable derivative"
             if found.error.max() > found.noise
@@ -170,7 +177,7 @@ def _disagrees(case: Case, found: Measurement) -> GradientReport:
             sure = real.kink is None  # along a direction in which the gradient disagrees
     if isinstance(case.reference, Differences):
         sure = False
-        _second_opinion(case, found)
+        found = _second_opinion(case, found)
     if found.deviation <= case.limit(found):
         return _agrees(case, found)
     account = None
@@ -194,7 +201,7 @@ def _disagrees(case: Case, found: Measurement) -> GradientReport:
     if loss is not None:
         return case.report(Verdict.PRECISION_LOSS, found, cause=loss)
     if found.unmoved > CHANCE and case.tolerance is None:
-        found.unseen += DEVIATIONS * _noise_further_off(case, found)
+        found = replace(found, unseen=found.unseen + DEVIATIONS * _noise_further_off(case, found))
         if found.deviation <= found.tolerance:
             size = words(found.deviation / found.terms)
             cause = f"rounding of {size}, as shows at points near x0: ill-conditioned, or float32 inside?"
@@ -211,12 +218,13 @@ def _disagrees(case: Case, found: Measurement) -> GradientReport:
     return report
 
 
-def _second_opinion(case: Case, found: Measurement) -> None:
+def _second_opinion(case: Case, found: Measurement) -> Measurement:
     """Take the differences again from another first step: what they differ by is error that they did not admit."""
-    other = Differences(case.problem, start=0.125 / np.e)
+    other, more = Differences(case.problem, start=0.125 / np.e), np.empty(len(found.directions))
     for k, u in enumerate(found.directions):
         again = other.derivative(case.x, u)
-        found.error[k] += again.error / found.unit + abs(again.value / found.unit - found.expected[k, 0])
+        more[k] = again.error / found.unit + abs(again.value / found.unit - found.expected[k, 0])
+    return replace(found, error=found.error + more)
 
 
 def _noise_further_off(case: Case, found: Measurement) -> float:
@@ -226,8 +234,7 @@ def _noise_further_off(case: Case, found: Measurement) -> float:
     about the same at all these points. Those on another side of a kink do not count.
     """
     x, u = case.x.astype(np.float64), found.directions[found.worst]
-    typical = float(np.sqrt(np.mean(x * x))) or 1.0
-    reach = np.where(x != 0, FURTHER * np.abs(x), FURTHER_FROM_ZERO * typical)
+    reach = np.where(x != 0, FURTHER * np.abs(x), FURTHER_FROM_ZERO * typical(x))
     residuals = list[float]()
     for _ in range(NEIGHBOURS):
         point = (x + reach * case.rng.uniform(-1, 1, x.size)).astype(case.x.dtype)
@@ -246,8 +253,7 @@ def _borne_out(case: Case, found: Measurement) -> bool:
     """Return whether one short difference says clearly that the complex step is right and g wrong."""
     u = found.directions[found.worst]
     wide = case.x.astype(np.float64)
-    size = np.abs(wide) + (float(np.sqrt(np.mean(wide * wide))) or 1.0)
-    step = 2.0**-26 / float(np.max(np.abs(u) / size))
+    step = 2.0**-26 / float(np.max(np.abs(u) / sizes(wide)))
     try:
         value = (case.problem.value(wide + step * u) - case.problem.value(wide - step * u)) / (2 * step)
     except (EvaluationError, TypeError):

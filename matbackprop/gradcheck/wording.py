@@ -44,9 +44,12 @@ def resolution_text(gradient: Array, floor: float, entry: float, factor: float) 
 
 
 def form_text(packing: Packing) -> str:
-    """Return the names and shapes of x0's arrays, cut short."""
-    text = repr(packing)
-    return text if len(text) <= 60 else text[:57] + "..."
+    """Return the names and shapes of x0's arrays; of many, the first."""
+    names = repr(packing).split("], ")
+    shown = next((n for n in range(len(names), 1, -1) if len("], ".join(names[:n])) <= 50), 1)
+    if shown == len(names):
+        return repr(packing)
+    return f"{'], '.join(names[:shown])}] and {len(names) - shown} more"
 
 
 def point_text(packing: Packing, x: Array) -> str:

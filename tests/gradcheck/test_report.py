@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import matbackprop as mb
-from matbackprop.gradcheck import GradientCheckError
+from matbackprop.gradcheck import GradientCheckError, Verdict
 from matbackprop.gradcheck.command import add_arguments, run
 
 pytest_plugins = ["pytester"]
@@ -191,6 +191,7 @@ def test_the_fixture(pytester: pytest.Pytester) -> None:
     installed = entry_points(group="pytest11", name="matbackprop")  # not in a checkout that is only on the path
     result = pytester.runpytest(*([] if installed else ["-p", "pytest_matbackprop"]))
     result.assert_outcomes(passed=4, failed=2)
+    assert result.stdout.str().count("whole gradient is 1.5 times too large\n") == 1
     result.stdout.fnmatch_lines(["*whole gradient is 1.5 times too large*", "INCONCLUSIVE*", "*choose another x0*"])
 
 
@@ -213,3 +214,28 @@ def test_the_checker_imports_nothing_heavy() -> None:
 def test_the_plugin_costs_nothing_until_used() -> None:
     assert "matbackprop" not in modules_after("import pytest_matbackprop")
     assert "numpy" not in modules_after("import pytest_matbackprop")
+
+
+def test_many_names_are_cut_between_two() -> None:
+    x0 = {f"layer{i}.weight": np.ones((3, 4)) for i in range(6)}
+    report = mb.check_gradient(
+        lambda p: sum((v**2).sum() for v in p.values()), lambda p: {k: 2 * v for k, v in p.items()}, x0, rng=0
+    )
+    assert report.parameters == "layer0.weight[3, 4], layer1.weight[3, 4] and 4 more"
+    assert report.name == "gradient"  # a lambda has no name of its own
+    long = mb.check_gradient(
+        lambda p: (p["a" * 80] ** 2).sum(), lambda p: {"a" * 80: 2 * p["a" * 80]}, {"a" * 80: np.ones(2)}
+    )
+    assert long.parameters == "a" * 80 + "[2]"
+
+
+def test_a_pass_at_zero_alone_is_said_to_show_little() -> None:
+    def fun(x: Any) -> Any:
+        return x[0] * x[1] + x.sum()
+
+    def wrong(x: Any) -> Any:
+        return np.array([x[1] + 1, 2 * x[0] + 1])
+
+    report = mb.check_gradient(fun, wrong, np.zeros(2), rng=0)
+    assert report.verdict is not Verdict.PASS or any("zero throughout" in note for note in report.notes)
+    assert mb.check_gradient(fun, wrong, np.ones(2), rng=0).verdict is Verdict.FAIL

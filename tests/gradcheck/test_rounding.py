@@ -97,6 +97,27 @@ def test_an_oscillation_faster_than_the_steps_deceives_no_difference(frequency: 
         assert (np.abs(numeric - grad(x)) <= error + 1e-15 * frequency * np.abs(x * frequency)).all()
 
 
+@pytest.mark.parametrize(
+    ("x", "frequency", "amplitude", "smooth"),
+    [
+        (0.6222921, 231217.6, 1.0, 0.0),
+        (1.1274029, 1653.631, 0.000234, 1.0),
+    ],
+)
+def test_nor_one_in_float32_whose_points_are_too_coarse_for_it(
+    x: float, frequency: float, amplitude: float, smooth: float
+) -> None:
+    def fun(z: Any) -> Any:
+        return np.float32((amplitude * np.sin(frequency * z) + smooth * z * z).sum())
+
+    def grad(z: Any) -> Any:
+        return amplitude * frequency * np.cos(frequency * z) + 2 * smooth * z
+
+    for seed in range(8):
+        report = mb.check_gradient(fun, grad, np.array([x], np.float32), rng=seed)
+        assert report.verdict is not Verdict.FAIL, str(report)
+
+
 @pytest.mark.parametrize("scale", [1e-125, 1e-110, 1e300, 1e305])
 def test_digits_and_silence_at_the_ends_of_the_exponents(scale: float) -> None:
     x = np.linspace(-1, 2, 30)
@@ -255,3 +276,39 @@ def test_a_complex_step_that_underflows_in_single_precision_is_not_believed(sing
     x = np.random.default_rng([26, seed]).standard_normal(8).astype(np.float32)
     assert mb.check_gradient(fun, grad, x, rng=seed).verdict in (Verdict.PASS, Verdict.INCONCLUSIVE)
     assert mb.check_gradient(fun, lambda x: -grad(x), x, rng=seed).verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_zeros_at_a_kink_are_not_taken_for_noise(seed: int) -> None:
+    x = np.random.default_rng([27, seed]).standard_normal(10)
+    x[:3] = 0
+    report = mb.check_gradient(lambda x: np.abs(x).sum(), np.sign, x, rng=seed)
+    assert report.verdict is Verdict.PASS, str(report)
+    assert report.entry_resolution < 1e-8
+    assert any("kink" in note for note in report.notes)
+    wrong = mb.check_gradient(lambda x: np.abs(x).sum(), lambda x: np.sign(x) * (1 + 1e-6 * (x < 0)), x, rng=seed)
+    assert wrong.verdict is Verdict.FAIL, str(wrong)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_pass_is_never_so_coarse_that_it_has_shown_nothing(seed: int) -> None:
+    x = np.random.default_rng([28, seed]).standard_normal(100)
+    for digits in (5, 6):
+
+        def fun(x: Any, digits: int = digits) -> Any:
+            return float(np.round(np.sin(x).sum(), digits))
+
+        report = mb.check_gradient(fun, np.cos, x, rng=seed)
+        if report:
+            assert report.entry_resolution <= 1 / 16, str(report)
+        else:
+            assert report.reason_code == "no digits", str(report)
+            assert mb.check_gradient(fun, np.cos, x, rng=seed, tolerance=0.5)  # which asks for no more
+
+
+def test_digits_lost_beside_a_minimum_are_not_laid_to_saturation_alone() -> None:
+    from scipy.optimize import rosen, rosen_der
+
+    report = mb.check_gradient(rosen, rosen_der, 1 + 1e-9 * np.arange(1, 5), rng=0)
+    assert report.verdict is Verdict.PRECISION_LOSS
+    assert "minimum" in report.cause

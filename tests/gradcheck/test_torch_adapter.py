@@ -95,3 +95,10 @@ def test_a_hand_written_gradient_may_return_arrays_and_must_return_something(tor
     report = mb.check_gradient(lambda x: (x**2).sum(), lambda x: None, x, rng=0)
     assert report.verdict is Verdict.FAIL
     assert "does grad lack a return" in report.cause
+
+
+def test_a_type_that_numpy_has_not_is_named_with_the_way_out() -> None:
+    with pytest.raises(TypeError, match=r"x0 has dtype bfloat16, which NumPy has not.*x0\.double\(\)"):
+        mb.check_gradient(lambda x: (x**2).sum(), torch.ones(3, dtype=torch.bfloat16), rng=0)
+    with pytest.raises(TypeError, match="bfloat16"):
+        mb.check_gradient(torch.nn.Linear(3, 1).bfloat16(), torch.ones(2, 3, dtype=torch.bfloat16), rng=0)
