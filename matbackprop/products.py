@@ -24,21 +24,30 @@ __all__ = ["add_row", "ones", "times", "times_transposed", "transposed_times"]
 MATMUL_ENTRIES = 1 << 14
 
 #: Products of at most this many multiplications OpenBLAS does without bringing the matrices into another order first,
-#: where the processor has AVX-512; a larger one is faster in parts of so many rows: (512, 64) (64, 64) takes 37 µs
-#: instead of 55, in float64 48 instead of 68. With Haswell's kernels, for which it does not hold, the parts take 7 %
+#: where the processor has AVX-512. A larger one is faster in parts, each so many rows of A: (512, 64) (64, 64) takes 37
+#: µs instead of 55, in float64 48 instead of 68. With Haswell's kernels, for which it does not hold, the parts take 7 %
 #: longer; so they are made only where it holds.
 SMALL_PRODUCT, WITH_SMALL_PRODUCTS = 100**3, frozenset({"SkylakeX", "Cooperlake", "SapphireRapids"})
 
-#: Parts of fewer rows gain nothing; if their results have to be added up, it takes more. Then there are also to be no
-#: more rows than a block has, since each part has a result of its own.
-FEWEST_IN_PART, FEWEST_IN_SUMMED_PART, MOST_ROWS_SUMMED = 8, 64, 1 << 13
+#: The same for A Bᵀ, whose result may have no more entries either, nor the sums fewer terms.
+SMALL_TRANSPOSED_RESULT, FEWEST_TERMS = 1200, 32
 
-#: A Bᵀ is up to twice as fast with Bᵀ copied into an array of its own, if B is small and A has this many rows or more:
-#: 3.1 instead of 6.2 µs for (512, 4) (32, 4)ᵀ. If it is done in parts, B may be larger.
-COPY_ENTRIES, COPY_ROWS, COPY_ROWS_OF_LARGE = 1 << 12, 64, 512
+#: Parts of fewer rows gain nothing: of A as it is, where B or A itself is transposed, and where the rows are summed, so
+#: that the parts' results have to be added up. In that case there are to be no more rows than a block has, since each
+#: part has a result of its own.
+FEWEST_IN_PART, FEWEST_IF_B_TRANSPOSED, FEWEST_IF_A_TRANSPOSED, FEWEST_SUMMED = 8, 4, 16, 64
+MOST_ROWS_SUMMED = 1 << 13
 
-#: With so few rows, a large B and float32, (B Aᵀ)ᵀ is quicker than A Bᵀ, for which BLAS first brings all of B into
-#: another order: 74 instead of 150 µs for (16, 784) (256, 784)ᵀ.
+#: A Bᵀ is faster in parts for up to so many rows, or up to so many columns of the result: 22 instead of 78 µs for (16,
+#: 784) (128, 784)ᵀ, 13 instead of 32 for (512, 128) (10, 128)ᵀ.
+MOST_ROWS_TRANSPOSED, FEW_COLUMNS = 128, 16
+
+#: Otherwise it is faster with Bᵀ copied into an array of its own, if there are enough rows to make up for the copy: with
+#: a small B, 3.1 instead of 6.2 µs for (512, 4) (32, 4)ᵀ; with a larger one, if A times the copy is made in parts.
+SMALL_ENTRIES, COPY_ROWS, COPY_MULTIPLICATIONS, COPY_ROWS_OF_LARGE = 1 << 12, 64, 1 << 14, 256
+
+#: With so few rows, a large B and float32, (B Aᵀ)ᵀ is quicker than A Bᵀ too: 101 instead of 183 µs for (16, 512) (512,
+#: 512)ᵀ, and 131 instead of 152 with Haswell's kernels.
 LARGE_ENTRIES, FEWEST_ROWS, MOST_ROWS = 1 << 15, 8, 64
 
 #: NumPy adds a row to every row of a matrix in a loop a row, which costs as much as some 50 entries, and through a
@@ -51,25 +60,30 @@ SHORT_ROW, WIDE, MANY_ROWS = 1 << 9, 1 << 5, 1 << 8
 
 def times(a: Array, b: Array, out: Array) -> Iterable[Call]:
     """Yield the calls for A B into `out`."""
-    done = 0
-    part = _rows_in_part(a, b, out)
-    if part >= FEWEST_IN_PART:
+    part, done = _rows_in_part(a, b), 0
+    if part:
         done = len(a) - len(a) % part
         yield call(np.matmul, _parts(a[:done], part), b, _parts(out[:done], part))
-    if done < len(a) or not len(a):
+    if done < len(a) or not done:
         yield _product(a[done:], b, out[done:])
 
 
 def times_transposed(a: Array, b: Array, out: Array, empty: Empty) -> Iterable[Call]:
     """Yield the calls for A Bᵀ into `out`."""
-    rows = len(a)
-    large = rows >= COPY_ROWS_OF_LARGE and _rows_in_part(a, b, out) >= FEWEST_IN_PART
-    if large or (rows >= COPY_ROWS and len(b) > 1 and b.size <= COPY_ENTRIES):
+    rows, columns, small = len(a), len(b), b.size <= SMALL_ENTRIES
+    if rows <= _most_rows(b.T):
+        yield _product(a, b.T, out)
+    elif _rows_in_part(a, b.T) and (columns <= FEW_COLUMNS or (rows <= MOST_ROWS_TRANSPOSED and not small)):
+        yield from times(a, b.T, out)
+    elif columns > 1 and (
+        (small and rows >= COPY_ROWS and rows * b.size >= COPY_MULTIPLICATIONS)
+        or (rows >= COPY_ROWS_OF_LARGE and _rows_in_part(a, b))
+    ):
         copy = empty((b.shape[1], b.shape[0]), b.dtype)
         yield call(np.copyto, copy, b.T)
         yield from times(a, copy, out)
     elif FEWEST_ROWS <= rows <= MOST_ROWS and b.size >= LARGE_ENTRIES and b.dtype == np.float32:
-        swapped = empty((len(b), rows), b.dtype)
+        swapped = empty((columns, rows), b.dtype)
         yield _product(b, a.T, swapped)
         yield call(np.copyto, out, swapped.T)
     else:
@@ -78,9 +92,9 @@ def times_transposed(a: Array, b: Array, out: Array, empty: Empty) -> Iterable[C
 
 def transposed_times(a: Array, b: Array, out: Array, empty: Empty) -> Iterable[Call]:
     """Yield the calls for Aᵀ B into `out`: a sum over the rows."""
-    part = _rows_in_part(a, out, b)
-    if part < FEWEST_IN_SUMMED_PART or len(a) > MOST_ROWS_SUMMED:
-        yield _product(a.T, b, out)
+    part = _rows_in_part(a, out)
+    if _rows_in_part(a.T, b) or part < FEWEST_SUMMED or len(a) > MOST_ROWS_SUMMED:
+        yield from times(a.T, b, out)
         return
     count, rest = divmod(len(a), part)
     done = len(a) - rest
@@ -97,12 +111,26 @@ def _product(a: Array, b: Array, out: Array) -> Call:
     return call(np.matmul if large else np.dot, a, b, out)
 
 
-def _rows_in_part(a: Array, small: Array, c: Array) -> int:
-    """Return how many rows of `a` and `c` to multiply with (or into) the matrix `small` at once, or 0 for all."""
-    if len(a) * small.size <= SMALL_PRODUCT or small.size > SMALL_PRODUCT or min(small.shape) < 2:
+def _most_rows(b: Array) -> int:
+    """Return how many rows times `b` are a small product, or 0 if there is no such thing."""
+    if b.dtype not in (np.float32, np.float64) or min(b.shape) < 2 or not _has_small_products():
         return 0
-    plain = small.dtype in (np.float32, np.float64) and a.flags.c_contiguous and c.flags.c_contiguous
-    return 1 << ((SMALL_PRODUCT // small.size).bit_length() - 1) if plain and _has_small_products() else 0
+    most = SMALL_PRODUCT // b.size
+    if b.flags.c_contiguous:
+        return most
+    return min(most, SMALL_TRANSPOSED_RESULT // b.shape[1]) if len(b) >= FEWEST_TERMS else 0
+
+
+def _rows_in_part(a: Array, b: Array) -> int:
+    """Return how many rows of `a` to multiply with `b` at once, a power of two, or 0 if it should be all of them."""
+    if a.flags.c_contiguous:
+        fewest = FEWEST_IN_PART if b.flags.c_contiguous else FEWEST_IF_B_TRANSPOSED
+    elif a.flags.f_contiguous:
+        fewest = FEWEST_IF_A_TRANSPOSED
+    else:
+        return 0
+    most = _most_rows(b)
+    return 1 << (most.bit_length() - 1) if fewest <= most < len(a) else 0
 
 
 @lru_cache(maxsize=1)

@@ -13,7 +13,8 @@ from matbackprop.products import add_row, times, times_transposed, transposed_ti
 SHAPES = [
     (0, 3, 2), (1, 1, 1), (1, 5, 3), (7, 1, 4), (3, 4, 1), (63, 4, 32), (64, 4, 32), (65, 64, 64), (64, 5, 1),
     (8, 300, 120), (7, 300, 120), (64, 300, 120), (65, 300, 120), (256, 3, 64), (300, 2, 64), (512, 1, 64),
-    (245, 64, 64), (512, 64, 64), (517, 64, 64), (1000, 32, 32), (600, 40, 300), (8193, 16, 8), (600, 1000, 100),
+    (40, 300, 100), (16, 784, 128), (245, 64, 64), (1100, 64, 64),
+    (512, 64, 64), (517, 64, 64), (1000, 32, 32), (600, 40, 300), (8193, 16, 8), (600, 1000, 100),
 ]  # fmt: skip
 
 
@@ -43,19 +44,23 @@ def test_products_are_those_of_float64(shape, dtype, order, small_products, monk
 
 def test_large_products_are_made_in_parts_where_that_is_faster(monkeypatch):
     monkeypatch.setattr(products, "_has_small_products", lambda: True)
-    a, b, delta = np.ones((600, 64)), np.ones((64, 64)), np.ones((600, 64))
-    shapes = [
-        [array.shape for array in prepared.args if isinstance(array, np.ndarray)]
-        for calls in (times(a, b, np.empty((600, 64))), transposed_times(delta, a, np.empty((64, 64)), np.empty))
-        for prepared in calls
+    a, b, delta, sums = np.ones((600, 64)), np.ones((64, 64)), np.ones((600, 64)), np.empty((64, 64))
+
+    def shapes(calls):
+        return [[array.shape for array in prepared.args if isinstance(array, np.ndarray)] for prepared in calls]
+
+    parts_and_rest = [[(4, 128, 64), (64, 64), (4, 128, 64)], [(88, 64), (64, 64), (88, 64)]]
+    assert shapes(times(a, b, np.empty((600, 64)))) == parts_and_rest
+    assert shapes(times_transposed(a, b, np.empty((600, 64)), np.empty)) == [[(64, 64), (64, 64)], *parts_and_rest]
+    assert shapes(transposed_times(delta, a, sums, np.empty)) == [[(4, 16, 600), (600, 64), (4, 16, 64)]]
+    a, delta = np.ones((1100, 64)), np.ones((1100, 64))
+    assert shapes(transposed_times(delta, a, sums, np.empty)) == [
+        [(8, 64, 128), (8, 128, 64), (8, 64, 64)],
+        [(64, 76), (76, 64), (64, 64)],
+        [(9, 64, 64), (64, 64)],
     ]
-    assert shapes == [
-        [(4, 128, 64), (64, 64), (4, 128, 64)],
-        [(88, 64), (64, 64), (88, 64)],
-        [(4, 64, 128), (4, 128, 64), (4, 64, 64)],
-        [(64, 88), (88, 64), (64, 64)],
-        [(5, 64, 64), (64, 64)],
-    ]
+    a, b = np.ones((40, 300)), np.ones((100, 300))
+    assert shapes(times_transposed(a, b, np.empty((40, 100)), np.empty)) == [[(5, 8, 300), (300, 100), (5, 8, 100)]]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
