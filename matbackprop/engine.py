@@ -56,7 +56,7 @@ class Predictor:
 
     def __init__(self) -> None:
         self.plans: Plans[PredictPlan] = Plans()
-        self.last: PredictPlan | None = None  # the plan of the last batch, if that was small
+        self.last: PredictPlan | None = None  # the plan of the last batch, if that was in one piece
 
 
 class Engine:
@@ -137,7 +137,7 @@ class Engine:
         return sum(values)
 
     def predict_again(self, x: object) -> Array | None:
-        """Return the output for `x` if it is a small batch like the last one, and None if not: the quick way in."""
+        """Return the output for `x` if it is like the last batch, and that was in one piece: the quick way in."""
         try:
             predictor = self._predictors.pop()
         except IndexError:
@@ -145,7 +145,11 @@ class Engine:
         plan, result = predictor.last, None
         if plan is not None and type(x) is np.ndarray and x.shape == plan.x_shape and x.dtype == self.dtype:
             result = np.empty(plan.output.shape, self.dtype)
-            plan.run(x, result)
+            if plan.light:
+                plan.run(x, result)
+            else:
+                with one_blas_thread:
+                    plan.run(x, result)
         self._predictors.append(predictor)
         return result
 
@@ -174,6 +178,6 @@ class Engine:
             shape = x[block].shape
             plan = predictor.plans.get(shape, partial(PredictPlan, self.layers, shape, x.dtype))
             plan.run(x[block], result[block])
-            if light and shape == x.shape:
-                predictor.last = plan
+            if shape == x.shape:
+                plan.light, predictor.last = light, plan
         self._predictors.append(predictor)

@@ -206,6 +206,8 @@ class TrainingPlan:
 class PredictPlan:
     """The output alone, for one block of rows: activations move between two buffers, and nothing is kept."""
 
+    light = True  # as a TrainingPlan's
+
     def __init__(
         self, layers: Sequence[Layer], shape: tuple[int, int], dtype: np.dtype[Any], workspace: Workspace
     ) -> None:

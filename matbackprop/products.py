@@ -42,8 +42,8 @@ MOST_ROWS_SUMMED = 1 << 13
 #: 784) (128, 784)ᵀ, 13 instead of 32 for (512, 128) (10, 128)ᵀ.
 MOST_ROWS_TRANSPOSED, FEW_COLUMNS = 128, 16
 
-#: Otherwise it is faster with Bᵀ copied into an array of its own, if there are enough rows to make up for the copy: with
-#: a small B, 3.1 instead of 6.2 µs for (512, 4) (32, 4)ᵀ; with a larger one, if A times the copy is made in parts.
+#: Otherwise it is faster with Bᵀ copied into an array of its own, if there are enough rows to make up for that: with a
+#: small B, 3.1 instead of 6.2 µs for (512, 4) (32, 4)ᵀ; with a larger one, if A times the copy is made in parts.
 SMALL_ENTRIES, COPY_ROWS, COPY_MULTIPLICATIONS, COPY_ROWS_OF_LARGE = 1 << 12, 64, 1 << 14, 256
 
 #: With so few rows, a large B and float32, (B Aᵀ)ᵀ is quicker than A Bᵀ too: 101 instead of 183 µs for (16, 512) (512,
