@@ -13,8 +13,10 @@ import os
 import statistics
 import sys
 from itertools import pairwise
+from time import perf_counter
 
-from step import interleaved  # isort: skip (it sets the thread counts before NumPy and torch are loaded)
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[variable] = "1"  # before NumPy and torch are loaded
 
 import numpy as np
 import torch
@@ -40,6 +42,23 @@ def twin(model, name, variant):
         tensor.grad = torch.tensor(part).reshape(tensor.shape)
         start += tensor.numel()
     return tensors, getattr(torch.optim, name)(tensors, **SETTINGS[name], **variant).step
+
+
+def interleaved(steps, rounds, seconds=0.005):
+    """Return each step's seconds per call, a number a round; a round gives each step `seconds` at least."""
+    counts = []
+    for step in steps:
+        start = perf_counter()
+        step()
+        counts.append(max(1, int(seconds / (perf_counter() - start))))
+    times = [[] for _ in steps]
+    for _ in range(rounds):
+        for step, count, samples in zip(steps, counts, times, strict=True):
+            start = perf_counter()
+            for _ in range(count):
+                step()
+            samples.append((perf_counter() - start) / count)
+    return times
 
 
 def check(model, tensors, who):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from matbackprop import aligned
 from matbackprop.flat import own_gradients
 from matbackprop.layer import Layer
 from matbackprop.loss import Loss
@@ -26,7 +27,7 @@ class Worker:
     def __init__(self, layers: Sequence[Layer], dtype: np.dtype[Any]) -> None:
         self.layers = [layer.replica() for layer in layers]
         self.gradients = own_gradients(self.layers, dtype)
-        self.sum = np.empty_like(self.gradients)
+        self.sum = aligned.empty(self.gradients.size, dtype)
         self.plans: Plans[TrainingPlan] = Plans()
 
     def follow(self, layers: Sequence[Layer]) -> None:

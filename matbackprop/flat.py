@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from matbackprop import aligned
 from matbackprop.initializers import RULES
 from matbackprop.layer import Layer
 from matbackprop.parameter import Layout
@@ -185,7 +186,7 @@ def stand_in(layer: Layer, name: str, shape: tuple[int, ...], dtype: np.dtype[An
 def flatten(model: Layer, dtype: np.dtype[Any]) -> None:
     """Make all layers part of the model, and their parameters and gradients views into two vectors of this type."""
     count = size(model)
-    layout = Layout(np.empty(count, dtype), np.zeros(count, dtype))
+    layout = Layout(aligned.empty(count, dtype), aligned.zeros(count, dtype))
     moved = []
     for start, prefix, layer in spans(model):
         parameters, gradients = views(layer, layout.parameters, start), views(layer, layout.gradients, start)
@@ -203,7 +204,7 @@ def flatten(model: Layer, dtype: np.dtype[Any]) -> None:
 
 def own_gradients(layers: Sequence[Layer], dtype: np.dtype[Any]) -> Array:
     """Give replicas gradients of their own, and return the vector of which they are views."""
-    gradients, start = np.zeros(sum(map(size, layers)), dtype), 0
+    gradients, start = aligned.zeros(sum(map(size, layers)), dtype), 0
     for outer in layers:
         for _, layer in outer.walk():
             layer._gradients = views(layer, gradients, start)

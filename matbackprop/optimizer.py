@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from matbackprop import aligned
 from matbackprop.settings import Configured, Setting, T, count, real
 from matbackprop.validation import Array, check_vector, describe
 
@@ -169,9 +170,10 @@ class Optimizer(Configured, ABC):
     def _bind(self, parameters: Array, gradients: Array) -> None:
         """Check the vectors, and make what state there is not yet."""
         self._check_vectors(parameters, gradients)
-        state = {name: self._state.get(name) for name in self.slots}
+        old = self._state
         self._state = {
-            name: np.zeros(parameters.shape, parameters.dtype) if old is None else old for name, old in state.items()
+            name: aligned.zeros(parameters.shape, parameters.dtype) if old.get(name) is None else old[name]
+            for name in self.slots
         }
         self._like = parameters.size, parameters.dtype
         self._given = gradients.view()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from matbackprop import aligned
 from matbackprop.calls import Call
 from matbackprop.optimizer import Optimizer
 from matbackprop.validation import Array
@@ -29,7 +30,7 @@ class PreparedOptimizer(Optimizer):
     complex number is treated as the pair of its parts, as torch does.
     """
 
-    _scratch: Array | None = None
+    _scratch: Scratch | None = None
     _table: Array  # this step's numbers, of which the calls have views
     _calls: list[Call]
 
@@ -67,15 +68,15 @@ class PreparedOptimizer(Optimizer):
         w, g = parameters.view(real_type), gradients.view(real_type)
         vectors = {name: array.view(real_type) for name, array in state.items()}
         size = min(w.size, CHUNK_BYTES // real_type.itemsize)
-        if self._scratch is None or self._scratch.shape != (2, size) or self._scratch.dtype != real_type:
-            self._scratch = np.empty((2, size), real_type)
+        if self._scratch is None or self._scratch[0].size != size or self._scratch[0].dtype != real_type:
+            self._scratch = aligned.empty(size, real_type), aligned.empty(size, real_type)
         table = np.empty(len(self.numbers()), real_type)
         numbers = tuple(table[index, ...] for index in range(len(table)))
         result: list[Call] = []
         for start in range(0, w.size, max(size, 1)):
             part = slice(start, start + size)
             rest = min(size, w.size - start)
-            scratch = self._scratch[0, :rest], self._scratch[1, :rest]
+            scratch = self._scratch[0][:rest], self._scratch[1][:rest]
             pieces = {name: array[part] for name, array in vectors.items()}
             result += self.calls(w[part], g[part], numbers, scratch, **pieces)
         return table, result

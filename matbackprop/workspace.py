@@ -12,14 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike
 
+from matbackprop import aligned
 from matbackprop.validation import Array
 
 __all__ = ["Empty", "Workspace"]
-
-
-#: Bytes of a cache line. Where buffers begin with one, a product of two arrays is up to twice as fast, since no vector
-#: register is loaded from two lines; `numpy.empty` begins 16 bytes after one.
-LINE = 64
 
 
 class Empty(Protocol):
@@ -56,7 +52,7 @@ class Workspace:
         size = math.prod(shape)
         flat = self._buffers.get((name, dtype))
         if flat is None or flat.size < size:
-            flat = self._buffers[name, dtype] = _aligned(size, dtype)
+            flat = self._buffers[name, dtype] = aligned.empty(size, dtype)
             self.grown += 1
         return flat[:size].reshape(shape)
 
@@ -81,10 +77,3 @@ class Workspace:
     def nbytes(self) -> int:
         """Memory held, in bytes."""
         return sum(flat.nbytes for flat in self._buffers.values())
-
-
-def _aligned(size: int, dtype: np.dtype[Any]) -> Array:
-    """Return an uninitialised vector that begins with a cache line."""
-    memory = np.empty(size * dtype.itemsize + LINE, np.uint8)
-    start = -memory.ctypes.data % LINE
-    return memory[start : start + size * dtype.itemsize].view(dtype)

@@ -9,6 +9,7 @@ from zlib import crc32
 
 import numpy as np
 
+from matbackprop import aligned
 from matbackprop.training.examples import Examples
 from matbackprop.validation import Array, as_size, describe
 
@@ -100,7 +101,7 @@ class _Gathered:
 
     def __init__(self, name: str, array: Array, size: int, dtype: np.dtype[Any]) -> None:
         self.name, self.array, self.dtype = name, array, dtype
-        self.buffer = np.empty((size, *array.shape[1:]), dtype)
+        self.buffer = aligned.empty((size, *array.shape[1:]), dtype)
         self.raw = self.buffer if array.dtype == dtype else np.empty_like(self.buffer, array.dtype)
         self.whole = array.flags.c_contiguous and array.flags.aligned
 
