@@ -119,7 +119,7 @@ def behind(measured: list[Cell]) -> list[str]:
 
 def every_cell(measured: list[Cell]) -> list[str]:
     """Return the tables with all cells, one a task and number of cores."""
-    lines = ["## All cells", "", "Our median time, each peer's ratio, and our time over the floor's.", ""]
+    lines = ["## All cells", "", "Our median time, and a row's; each peer's ratio; and our time over the floor's.", ""]
     for task, cores in dict.fromkeys((cell.task, cell.cores) for cell in measured):
         here = [cell for cell in measured if (cell.task, cell.cores) == (task, cores)]
         peers = [peer for peer in PEERS if any(peer in cell.peers for cell in here)]
@@ -127,9 +127,10 @@ def every_cell(measured: list[Cell]) -> list[str]:
         for c in sorted(here, key=lambda c: (c.network, c.dtype, c.rows)):
             ratios = [f"{c.ratio(peer).median:.2f}" if peer in c.peers else "-" for peer in peers]
             floor = c.floor()
-            rows.append([f"{c.network} {c.dtype}", f"{c.rows:,}", f"{c.time(US).median:,.1f}", *ratios,
+            median = c.time(US).median
+            rows.append([f"{c.network} {c.dtype}", f"{c.rows:,}", f"{median:,.1f}", f"{median / c.rows:,.3g}", *ratios,
                          f"{floor.median:.2f}" if floor else "-"])  # fmt: skip
-        head = ["network", "N", "ours µs", *map(label, peers), "floor"]
+        head = ["network", "N", "ours µs", "µs a row", *map(label, peers), "floor"]
         lines += [f"### {task}, {cores} core{'s' * (cores > 1)}", "", *table(head, rows)]
     return lines
 
@@ -170,7 +171,7 @@ disturb the others. A turn is a warm-up and two samples of at least 0.3 ms. Time
 def page(results: dict[str, Any], figures: Sequence[str]) -> str:
     """Return the page."""
     measured = cells(results)
-    lines = ["---", "orphan: true", "---", "", "# The last full run", "", *machine(results), *overview(measured)]
+    lines = ["# The last full run", "", *machine(results), *overview(measured)]
     lines += [*behind(measured), *floors(measured)]
     if figures:
         lines += ["## Figures", ""]
