@@ -172,11 +172,11 @@ class Layout:
         return self.rims(start, (frame.x, frame.y), min(side / 2 / part for side, part in sides if part > 1e-9))
 
     def weight(self, column: Column, unit: int, source: int) -> str:
-        """Return the label of an edge."""
+        """Return the label of an edge; thin spaces keep a minus apart from the line that it stands on."""
         if not column.weight:
             return ""
         if self.values:
-            return number(self.example[column.weight].value[unit, source])
+            return f"\N{THIN SPACE}{number(self.example[column.weight].value[unit, source])}\N{THIN SPACE}"
         return self.name(column.weight, unit, source)
 
     def name(self, step: str, *index: int) -> str:

@@ -33,7 +33,7 @@ def lines(ax):
 
 
 def texts(ax, colour=None):
-    return [text.get_text() for text in ax.texts if colour in (None, text.get_color())]
+    return [text.get_text().strip() for text in ax.texts if colour in (None, text.get_color())]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
