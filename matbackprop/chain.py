@@ -188,9 +188,7 @@ class Chain(Layer):
         return {name: value for name, value in vars(self).items() if name not in self._transient}
 
     def follow(self, other: Layer) -> None:
-        """Have the layers take over the settings of the other's."""
-        for part, (_, original) in zip(self._layers, other.children(), strict=True):
-            part.follow(original)
+        """Do nothing: the layers follow each for itself."""
 
     def forget(self) -> None:
         """Drop what the last forward pass left, and the vectors that the layers are about to leave."""

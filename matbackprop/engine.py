@@ -28,14 +28,19 @@ class Worker:
 
     def __init__(self, layers: Sequence[Layer], dtype: np.dtype[Any]) -> None:
         self.layers = [layer.replica() for layer in layers]
+        self.pairs = [
+            (part, original)
+            for twin, layer in zip(self.layers, layers, strict=True)
+            for (_, part), (_, original) in zip(twin.walk(), layer.walk(), strict=True)
+        ]
         self.gradients = own_gradients(self.layers, dtype)
         self.sum = aligned.empty(self.gradients.size, dtype)
         self.plans: Plans[TrainingPlan] = Plans()
 
-    def follow(self, layers: Sequence[Layer]) -> None:
-        """Take over the layers' settings."""
-        for twin, layer in zip(self.layers, layers, strict=True):
-            twin.follow(layer)
+    def follow(self) -> None:
+        """Take over the settings of the layers, and of those in them."""
+        for part, original in self.pairs:
+            part.follow(original)
 
     def run(
         self, blocks: Sequence[slice], x: Array, y: Array, weight: Array | None, loss: Loss, divisor: float
@@ -123,7 +128,7 @@ class Engine:
         divisor = loss.divisor(y, count)
 
         def job(worker: Worker, blocks: list[slice]) -> Callable[[], float]:
-            worker.follow(self.layers)
+            worker.follow()
             return lambda: worker.run(blocks, x, y, weight, loss, divisor)
 
         parts = cut(len(x), shares.block, shares.workers)
@@ -162,7 +167,7 @@ class Engine:
         result = np.empty((len(x), cost.outputs), self.dtype)
         shares = share(cost, len(x), self.dtype.itemsize, workers, FORWARD)
         parts = cut(len(x), shares.block, shares.workers)
-        jobs = [partial(self._predict_blocks, x, blocks, result, shares.light) for blocks in parts]
+        jobs = [partial(self._predict_blocks, x, blocks, result, shares.light, workers is None) for blocks in parts]
         if shares.light:
             run_all(jobs)
         else:
@@ -170,8 +175,8 @@ class Engine:
                 run_all(jobs)
         return result
 
-    def _predict_blocks(self, x: Array, blocks: Sequence[slice], result: Array, light: bool) -> None:
-        """Fill these rows of the result, in buffers that no other thread has in hand."""
+    def _predict_blocks(self, x: Array, blocks: Sequence[slice], result: Array, light: bool, again: bool) -> None:
+        """Fill these rows of the result, in buffers that no other thread has in hand, perhaps to be used `again`."""
         try:
             predictor = self._predictors.pop()
         except IndexError:
@@ -181,6 +186,6 @@ class Engine:
             shape = x[block].shape
             plan = predictor.plans.get(shape, partial(PredictPlan, self.layers, shape, x.dtype))
             plan.run(x[block], result[block])
-            if shape == x.shape:
+            if again and shape == x.shape:
                 plan.light, predictor.last = light, plan
         self._predictors.append(predictor)

@@ -256,12 +256,9 @@ class Layer(ABC):
         return twin
 
     def follow(self, other: Layer) -> None:
-        """Take over the settings of `other`, of which this is a replica: all but parameters; its layers too."""
-        children = list(other.children())
-        own = {"_parameters", "_gradients", *(name.partition(".")[0] for name, _ in children)}
+        """Take over the settings of `other`, of which this is a replica: all but its layers and parameters."""
+        own = {"_parameters", "_gradients", *(name.partition(".")[0] for name, _ in other.children())}
         vars(self).update((name, value) for name, value in vars(other).items() if name not in own)
-        for (_, part), (_, original) in zip(self.children(), children, strict=True):
-            part.follow(original)
 
     @property
     def adopted(self) -> bool:

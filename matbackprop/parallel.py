@@ -46,8 +46,9 @@ SECONDS_A_PARAMETER, SECONDS_A_FEATURE = 0.03e-9, 1e-9
 SECONDS_A_THREAD, SECONDS_A_LAYER, SECONDS_TO_ADD_A_PARAMETER = 50e-6, 35e-6, 1e-9
 WORTH_A_THREAD = 2
 
-#: BLAS is told to stay on one thread where the batch takes longer than this; below, it does so by itself.
-WORTH_TELLING_BLAS = 30e-6
+#: OpenBLAS stays on one thread by itself for products of at most so many multiplications, and for a product with a
+#: vector, of so many. Beyond, it is told to: a few microseconds.
+MOST_OF_ONE_THREAD, MOST_OF_ONE_THREAD_WITH_A_VECTOR = 1 << 18, 9 << 10
 
 
 class Costs(NamedTuple):
@@ -57,6 +58,8 @@ class Costs(NamedTuple):
     parameters: int
     features: int  # of the input and of every layer's output together
     outputs: int  # of the last layer
+    largest: int  # parameters of one layer
+    widest: int  # of those features
     rowwise: bool  # whether rows can be taken apart
 
 
@@ -65,7 +68,8 @@ def costs(layers: Sequence[Layer], width: int) -> Costs:
     widths = [width]
     for layer in layers:
         widths.append(width_after(layer, widths[-1]))
-    return Costs(len(layers), sum(map(size, layers)), sum(widths), widths[-1], all(layer.rowwise for layer in layers))
+    sizes, rowwise = [size(layer) for layer in layers], all(layer.rowwise for layer in layers)
+    return Costs(len(sizes), sum(sizes), sum(widths), widths[-1], max(sizes, default=0), max(widths), rowwise)
 
 
 class Shares(NamedTuple):
@@ -93,7 +97,8 @@ def share(cost: Costs, rows: int, itemsize: int, workers: int | None, part: floa
     """
     a_row = SECONDS_A_PARAMETER * cost.parameters + SECONDS_A_FEATURE * cost.features
     seconds = part * rows * a_row * itemsize / 4
-    light = seconds < WORTH_TELLING_BLAS
+    light = rows * cost.largest <= (MOST_OF_ONE_THREAD if rows > 1 else MOST_OF_ONE_THREAD_WITH_A_VECTOR)
+    light &= rows * cost.widest <= MOST_OF_ONE_THREAD_WITH_A_VECTOR  # the gradient of a bias, or of a single unit
     if not cost.rowwise:
         return Shares(1, max(rows, 1), light)
     if workers is None:

@@ -48,7 +48,7 @@ SMALL_ENTRIES, COPY_ROWS, COPY_MULTIPLICATIONS, COPY_ROWS_OF_LARGE = 1 << 12, 64
 
 #: With so few rows, a large B and float32, (B Aᵀ)ᵀ is quicker than A Bᵀ too: 101 instead of 183 µs for (16, 512) (512,
 #: 512)ᵀ, and 131 instead of 152 with Haswell's kernels.
-LARGE_ENTRIES, FEWEST_ROWS, MOST_ROWS = 1 << 15, 8, 64
+LARGE_ENTRIES, SWAPPED_ROWS = 1 << 15, (8, 64)
 
 #: NumPy adds a row to every row of a matrix in a loop a row, which costs as much as some 50 entries, and through a
 #: buffer unless the loop has more than 8192 entries. So a few copies of the row, together so long, are added to as many
@@ -64,7 +64,7 @@ def times(a: Array, b: Array, out: Array) -> Iterable[Call]:
     if part:
         done = len(a) - len(a) % part
         yield call(np.matmul, _parts(a[:done], part), b, _parts(out[:done], part))
-    if done < len(a) or not done:
+    if done < len(a):
         yield _product(a[done:], b, out[done:])
 
 
@@ -75,14 +75,11 @@ def times_transposed(a: Array, b: Array, out: Array, empty: Empty) -> Iterable[C
         yield _product(a, b.T, out)
     elif _rows_in_part(a, b.T) and (columns <= FEW_COLUMNS or (rows <= MOST_ROWS_TRANSPOSED and not small)):
         yield from times(a, b.T, out)
-    elif columns > 1 and (
-        (small and rows >= COPY_ROWS and rows * b.size >= COPY_MULTIPLICATIONS)
-        or (rows >= COPY_ROWS_OF_LARGE and _rows_in_part(a, b))
-    ):
-        copy = empty((b.shape[1], b.shape[0]), b.dtype)
+    elif columns > 1 and _worth_copying(a, b):
+        copy = empty((b.shape[1], columns), b.dtype)
         yield call(np.copyto, copy, b.T)
         yield from times(a, copy, out)
-    elif FEWEST_ROWS <= rows <= MOST_ROWS and b.size >= LARGE_ENTRIES and b.dtype == np.float32:
+    elif b.size >= LARGE_ENTRIES and SWAPPED_ROWS[0] <= rows <= SWAPPED_ROWS[1] and b.dtype == np.float32:
         swapped = empty((columns, rows), b.dtype)
         yield _product(b, a.T, swapped)
         yield call(np.copyto, out, swapped.T)
@@ -107,8 +104,16 @@ def transposed_times(a: Array, b: Array, out: Array, empty: Empty) -> Iterable[C
 
 def _product(a: Array, b: Array, out: Array) -> Call:
     """Return the one call for A B into `out`."""
-    large = out.size >= MATMUL_ENTRIES and a.shape[1] > 1  # without an inner dimension to speak of, matmul is slow
+    # Without an inner dimension to speak of, and for types that BLAS does not know, matmul is slow.
+    large = out.size >= MATMUL_ENTRIES and a.shape[1] > 1 and out.dtype.char in "fdFD"
     return call(np.matmul if large else np.dot, a, b, out)
+
+
+def _worth_copying(a: Array, b: Array) -> bool:
+    """Return whether A Bᵀ is faster with a copy of Bᵀ."""
+    if b.size <= SMALL_ENTRIES:
+        return len(a) >= COPY_ROWS and len(a) * b.size >= COPY_MULTIPLICATIONS
+    return len(a) >= COPY_ROWS_OF_LARGE and _rows_in_part(a, b) > 0
 
 
 def _most_rows(b: Array) -> int:
@@ -144,7 +149,7 @@ def _parts(a: Array, rows: int) -> Array:
 
 
 def add_row(out: Array, row: Array, empty: Empty) -> Iterable[Call]:
-    """Yield the calls that add `row` to every row of `out`."""
+    """Yield the calls that add `row` to every row of `out`, which is C-contiguous."""
     rows, width = out.shape
     if width == 1:
         length = 1  # NumPy takes it for a scalar

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from math import prod
+from threading import get_ident
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -107,7 +108,7 @@ class SteppedLayer(Layer):
             x = x.copy()  # the result is about to overwrite what backward reads
         rows = _as_rows(x)
         target, copy_back = self._target(y, () if self.in_place else (rows,))
-        run(self.forward_steps(rows, target, self._workspace.scratch("forward")))
+        run(self.forward_steps(rows, target, self._workspace.scratch(("forward", get_ident()))))  # threads may share it
         if copy_back:
             y[...] = target.reshape(shape)
         self._kept = _Kept(

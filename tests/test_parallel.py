@@ -352,3 +352,87 @@ def test_one_model_in_two_threads_is_refused_rather_than_wrong() -> None:
     assert not wrong
     assert all("model.copy()" in message for message in refused)
     assert model.value_and_grad(x, y, mb.MSE())[0] == expected[0]
+
+
+def test_one_layer_alone_in_two_threads() -> None:
+    """What `forward` computes with is its own: only what backward needs is kept in the layer."""
+    layer = mb.Linear(512, 512, rng=0, dtype=np.float32)
+    layer.initialize()
+    wrong: list[float] = []
+
+    def ask(seed: int) -> None:
+        x = np.random.default_rng(seed).random((16, 512), np.float32)
+        wanted = x @ layer.weight.T
+        for _ in range(100):
+            error = np.abs(layer.forward(x) - wanted).max()
+            if error > 1e-3:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_prediction_does_not_depend_on_what_was_asked_before(monkeypatch) -> None:
+    """Of how many workers, say: the blocks follow from this call alone."""
+    monkeypatch.setattr("matbackprop.parallel._cores", lambda: 2)
+    x = np.random.default_rng(0).random((500, 1000), np.float32)
+    model = mb.Sequential(mb.Linear(1000, 1000), mb.Tanh(), mb.Linear(1000, 10), dtype=np.float32, rng=0)
+    shapes = []
+    monkeypatch.setattr("matbackprop.engine.run_all", lambda jobs: shapes.append(len(jobs)) or run_all(jobs))
+    first = model.predict(x)
+    model.predict(x, workers=1)
+    assert_array_equal(model.predict(x), first)
+    assert shapes == [2, 1, 2]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 70, 150])
+@pytest.mark.parametrize("width", [60, 300, 650, 1000])
+def test_bits_do_not_depend_on_how_many_threads_blas_has(rows, width) -> None:
+    """Where BLAS would use them for the work of one worker, it is told not to."""
+    model = mb.Sequential(mb.Linear(width, width), mb.Tanh(), mb.Linear(width, 1), dtype=np.float32, rng=0)
+    x, y = np.random.default_rng(0).random((rows, width), np.float32), np.ones((rows, 1), np.float32)
+    results = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            for _ in range(2):  # the second time the quick way
+                value, gradient = model.value_and_grad(x, y, mb.MSE())
+                results.append((value, gradient, model.predict(x)))
+    for value, gradient, output in results[1:]:
+        assert value == results[0][0]
+        assert_array_equal(gradient, results[0][1])
+        assert_array_equal(output, results[0][2])
+
+
+class Holder(mb.Layer):
+    """A layer around a Dropout that says itself what its replicas take over."""
+
+    rowwise = True
+
+    def __init__(self):
+        self.dropout = mb.Dropout(0.5, rng=0)
+        self.scale = 1.0
+
+    def output_width(self, width):
+        return width
+
+    def follow(self, other):
+        self.scale = other.scale
+
+    def forward(self, x, out=None):
+        return self.scale * self.dropout.forward(x)
+
+    def backward(self, delta, out=None):
+        return self.dropout.backward(self.scale * delta)
+
+
+def test_layers_within_follow_whatever_the_layer_around_them_does() -> None:
+    """Otherwise the replicas would draw from one generator, in the order in which the threads come to it."""
+    model = mb.Sequential(mb.Linear(5, 5), Holder(), rng=0)
+    x, y, _ = batch()
+    model.backprop(x, y[:, :1] + np.zeros(5), mb.MSE(), workers=3)
+    generators = [worker.layers[1].dropout.rng for worker in model._engine.workers]
+    assert len({id(generator) for generator in generators}) == 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -42,25 +44,94 @@ def test_products_are_those_of_float64(shape, dtype, order, small_products, monk
         assert error <= 2 * np.finfo(dtype).eps * left.shape[1] ** 0.5, name
 
 
-def test_large_products_are_made_in_parts_where_that_is_faster(monkeypatch):
-    monkeypatch.setattr(products, "_has_small_products", lambda: True)
-    a, b, delta, sums = np.ones((600, 64)), np.ones((64, 64)), np.ones((600, 64)), np.empty((64, 64))
-
-    def shapes(calls):
-        return [[array.shape for array in prepared.args if isinstance(array, np.ndarray)] for prepared in calls]
-
-    parts_and_rest = [[(4, 128, 64), (64, 64), (4, 128, 64)], [(88, 64), (64, 64), (88, 64)]]
-    assert shapes(times(a, b, np.empty((600, 64)))) == parts_and_rest
-    assert shapes(times_transposed(a, b, np.empty((600, 64)), np.empty)) == [[(64, 64), (64, 64)], *parts_and_rest]
-    assert shapes(transposed_times(delta, a, sums, np.empty)) == [[(4, 16, 600), (600, 64), (4, 16, 64)]]
-    a, delta = np.ones((1100, 64)), np.ones((1100, 64))
-    assert shapes(transposed_times(delta, a, sums, np.empty)) == [
-        [(8, 64, 128), (8, 128, 64), (8, 64, 64)],
-        [(64, 76), (76, 64), (64, 64)],
-        [(9, 64, 64), (64, 64)],
+def made(calls):
+    """Return the calls as "function shapes", a shape as 4x16x600."""
+    return [
+        " ".join([prepared.func.__name__, *("x".join(map(str, a.shape)) for a in prepared.args[:2] if np.ndim(a))])
+        for prepared in calls
     ]
-    a, b = np.ones((40, 300)), np.ones((100, 300))
-    assert shapes(times_transposed(a, b, np.empty((40, 100)), np.empty)) == [[(5, 8, 300), (300, 100), (5, 8, 100)]]
+
+
+#: What is made of (rows, inner, columns), where products of 100³ are small. The expected calls follow from the limits
+#: that products.py states, each case being on one side of one of them.
+CHOICES = {
+    "times": [
+        ((244, 64, 64), "f", ["dot 244x64 64x64"]),
+        ((245, 64, 64), "f", ["matmul 1x128x64 64x64", "dot 117x64 64x64"]),
+        ((600, 64, 64), "d", ["matmul 4x128x64 64x64", "dot 88x64 64x64"]),
+        ((600, 64, 64), "D", ["matmul 600x64 64x64"]),
+        ((600, 64, 64), "g", ["dot 600x64 64x64"]),
+        ((9, 400, 310), "f", ["matmul 1x8x400 400x310", "dot 1x400 400x310"]),
+        ((9, 400, 320), "f", ["dot 9x400 400x320"]),
+        ((255, 64, 64), "D", ["dot 255x64 64x64"]),
+        ((16384, 1, 64), "f", ["dot 16384x1 1x64"]),
+    ],
+    "times_transposed": [
+        ((12, 64, 100), "f", ["dot 12x64 64x100"]),
+        ((13, 64, 100), "f", ["matmul 1x8x64 64x100", "dot 5x64 64x100"]),
+        ((13, 31, 200), "f", ["dot 13x31 31x200"]),
+        ((40, 300, 100), "f", ["matmul 5x8x300 300x100"]),
+        ((40, 300, 100), "D", ["dot 40x300 300x100"]),
+        ((50, 64, 64), "f", ["dot 50x64 64x64"]),
+        ((64, 64, 64), "f", ["copyto 64x64 64x64", "dot 64x64 64x64"]),
+        ((64, 10, 20), "f", ["dot 64x10 10x20"]),
+        ((82, 10, 20), "f", ["copyto 10x20 10x20", "dot 82x10 10x20"]),
+        ((512, 128, 10), "f", ["matmul 8x64x128 128x10"]),
+        ((512, 128, 1), "f", ["dot 512x128 128x1"]),
+        ((255, 128, 128), "f", ["matmul 255x128 128x128"]),
+        ((256, 128, 128), "f", ["copyto 128x128 128x128", "matmul 8x32x128 128x128"]),
+        ((16, 512, 512), "f", ["dot 512x512 512x16", "copyto 16x512 16x512"]),
+        ((16, 512, 512), "d", ["dot 16x512 512x512"]),
+        ((65, 512, 512), "f", ["matmul 65x512 512x512"]),
+    ],
+    "transposed_times": [
+        ((240, 64, 64), "f", ["dot 64x240 240x64"]),
+        ((600, 64, 64), "f", ["matmul 4x16x600 600x64"]),
+        ((1100, 64, 64), "f", ["matmul 8x64x128 8x128x64", "dot 64x76 76x64", "reduce 9x64x64"]),
+        ((1100, 32, 200), "f", ["matmul 12x16x1100 1100x32", "dot 8x1100 1100x32"]),
+        ((1100, 100, 200), "f", ["matmul 200x1100 1100x100"]),
+        ((8192, 16, 8), "f", ["matmul 2x8x4096 2x4096x16", "reduce 2x8x16"]),
+        ((8193, 16, 8), "f", ["dot 8x8193 8193x16"]),
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "case"), [(name, case) for name, cases in CHOICES.items() for case in cases])
+def test_the_form_follows_from_the_shapes(name, case, monkeypatch):
+    monkeypatch.setattr(products, "_has_small_products", lambda: True)
+    (rows, inner, columns), dtype, wanted = case
+    a, b, delta = np.ones((rows, inner), dtype), np.ones((columns, inner), dtype), np.ones((rows, columns), dtype)
+    out = np.ones((rows, columns), dtype)
+    if name == "times":
+        calls = times(a, np.ascontiguousarray(b.T), out)
+    elif name == "times_transposed":
+        calls = times_transposed(a, b, out, np.empty)
+    else:
+        calls = transposed_times(delta, a, np.ones((columns, inner), dtype), np.empty)
+    assert made(calls) == wanted
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "wanted"),
+    [
+        (1, 3, ["add 1x3 1x3"]),
+        (100, 3, ["add 100x3 1x3"]),
+        (256, 3, ["copyto 171x3 3", "add 1x513 1x513", "add 85x3 1x3"]),
+        (256, 31, ["copyto 17x31 31", "add 15x527 1x527", "add 1x31 1x31"]),
+        (256, 32, ["add 256x32 1x32"]),
+        (512, 64, ["copyto 128x64 64", "add 4x8192 1x8192"]),
+        (50_000, 1, ["add 50000x1 1x1"]),
+    ],
+)
+def test_a_row_is_added_to_several_rows_at_once(rows, width, wanted):
+    assert made(add_row(np.ones((rows, width)), np.ones(width), np.empty)) == wanted
+
+
+def test_small_products_are_those_of_the_kernels_for_avx512(monkeypatch):
+    for architecture, wanted in (("SkylakeX", True), ("Haswell", False), (None, False)):
+        library = SimpleNamespace() if architecture is None else SimpleNamespace(architecture=architecture)
+        monkeypatch.setattr(products, "blas_libraries", lambda library=library: [library])
+        assert products._has_small_products.__wrapped__() is wanted
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])

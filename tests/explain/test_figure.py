@@ -212,7 +212,9 @@ def test_a_minus_sign_is_not_covered():
     assert overlapping(ax) == ([], [])
     weights = [digits.number(ex["W1"].value[0, 1])]
     weights += [digits.number(entry) for entry in (*ex["W2"].value[:, 0], *ex["W3"].value.ravel())]
-    assert sorted(text.get_text().strip() for text in ax.texts if text.get_rotation_mode() == "anchor") == sorted(weights)
+    assert sorted(text.get_text().strip() for text in ax.texts if text.get_rotation_mode() == "anchor") == sorted(
+        weights
+    )
 
 
 @pytest.mark.parametrize("size", [(3, 2), (5, 5), (16, 4)], ids=str)
