@@ -22,7 +22,7 @@ from benchmarks.machine import THREAD_VARIABLES, pin
 #: A sample is as many calls as take this long at least, in nanoseconds, against the timer and the loop around it.
 SAMPLE = 300_000
 #: Before the samples of a turn the caches and threads get this long to come back, if a call is shorter than LONG.
-WARM, LONG = 500_000, 20_000_000
+WARM, LONG = 2_000_000, 20_000_000
 
 
 def sample(step: Callable[[], object], calls: int) -> int:

@@ -16,7 +16,7 @@ from threading import Lock, local
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from matbackprop.blas import blas_libraries
-from matbackprop.flat import size, width_after
+from matbackprop.flat import named_parameters, size, width_after
 from matbackprop.layer import Layer
 from matbackprop.validation import as_size
 
@@ -58,7 +58,7 @@ class Costs(NamedTuple):
     parameters: int
     features: int  # of the input and of every layer's output together
     outputs: int  # of the last layer
-    largest: int  # parameters of one layer
+    largest: int  # entries of one parameter
     widest: int  # of those features
     rowwise: bool  # whether rows can be taken apart
 
@@ -68,8 +68,9 @@ def costs(layers: Sequence[Layer], width: int) -> Costs:
     widths = [width]
     for layer in layers:
         widths.append(width_after(layer, widths[-1]))
-    sizes, rowwise = [size(layer) for layer in layers], all(layer.rowwise for layer in layers)
-    return Costs(len(sizes), sum(sizes), sum(widths), widths[-1], max(sizes, default=0), max(widths), rowwise)
+    largest = max((array.size for layer in layers for array in named_parameters(layer).values()), default=0)
+    rowwise = all(layer.rowwise for layer in layers)
+    return Costs(len(layers), sum(map(size, layers)), sum(widths), widths[-1], largest, max(widths), rowwise)
 
 
 class Shares(NamedTuple):
