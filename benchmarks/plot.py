@@ -30,7 +30,7 @@ def draw(measured: list[Cell], title: str, ratios: bool) -> Any:
         for ax, network in zip(line, networks, strict=True):
             here = sorted((c for c in measured if (c.network, c.dtype) == (network, dtype)), key=lambda c: c.rows)
             (_ratios if ratios else _times)(ax, here)
-            ax.set_xscale("log", base=4)
+            ax.set_xscale("log", base=16)
             ax.xaxis.set_major_formatter("{x:,.0f}")
             ax.tick_params("x", labelsize=7)
             ax.set_title(f"{network} {dtype}", fontsize=9)
@@ -84,7 +84,7 @@ def main() -> None:
         print(path)
 
 
-def write_figures(measured: list[Cell], directory: Path, formats: list[str]) -> list[Path]:
+def write_figures(measured: list[Cell], directory: Path, formats: list[str], dpi: int = 110) -> list[Path]:
     """Draw all figures and return their files."""
     import matplotlib as mpl
 
@@ -98,7 +98,7 @@ def write_figures(measured: list[Cell], directory: Path, formats: list[str]) -> 
                 figure = draw(here, title, kind == "ratio")
                 for form in formats:
                     path = directory / f"{kind}-{task}-{cores}.{form}"
-                    figure.savefig(path, dpi=110, metadata={"Date": None} if form == "svg" else None)
+                    figure.savefig(path, dpi=dpi, metadata={"Date": None} if form == "svg" else None)
                     written.append(path)
     return written
 

@@ -193,7 +193,7 @@ def main() -> None:
     if not args.no_figures:
         from benchmarks.plot import write_figures
 
-        written = write_figures(cells(results), args.figures, ["svg"])
+        written = write_figures(cells(results), args.figures, ["png"], 72)
         start = args.output.resolve().parent
         figures = [Path(os.path.relpath(path.resolve(), start)).as_posix() for path in written]
     args.output.parent.mkdir(parents=True, exist_ok=True)
