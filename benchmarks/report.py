@@ -77,6 +77,9 @@ def overview(measured: list[Cell]) -> list[str]:
     )
     tasks = list(dict.fromkeys(cell.task for cell in measured))
     rows = []
+    counts = ((task, summarise([cell for cell in measured if cell.task == task])) for task in tasks)
+    by_task = ", ".join(f"{task} {summary.ahead} of {summary.compared}" for task, summary in counts)
+    lines += [f"Cells in which no peer was faster: {by_task}.", ""]
     for peer in total.means:
         means = [
             geometric_mean(c.ratio(peer).median for c in measured if c.task == t and peer in c.peers) for t in tasks
@@ -91,7 +94,8 @@ def floors(measured: list[Cell]) -> list[str]:
     lines = [
         "## The floor",
         "",
-        "The floor is the step's matrix products alone, over the whole batch, on the same BLAS.",
+        "The floor is the step's matrix products alone, each as one np.dot over the whole batch, on the same BLAS.",
+        "Ours are done in blocks and parts, and can be faster.",
         "",
     ]
     goals = summarise(measured).floors
@@ -113,7 +117,10 @@ def behind(measured: list[Cell]) -> list[str]:
             for c in measured for peer in c.peers if (ratio := c.ratio(peer)).median < 1]  # fmt: skip
     if not rows:
         return [*lines, "Nowhere in this run.", ""]
-    note = "In brackets is the middle half of the ratios round by round: where it holds 1, the two are hardly apart."
+    note = (
+        "The ratio is that of the medians; in brackets is the middle half of the ratios round by round. Where it holds "
+        "1, or lies beyond it, the noise was larger than the difference."
+    )
     return [*lines, note, "", *table(["cell", "faster peer", "ours µs", "its time / ours"], rows)]
 
 

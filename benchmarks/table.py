@@ -40,6 +40,8 @@ def _ratio(cell: Cell, peer: str) -> str:
 
 def closing(summary: Summary) -> str:
     """Return the summary in words."""
+    if not summary.compared:
+        return "\nNo peer took part."
     lines = [f"\nNo peer faster in {summary.ahead} of {summary.compared} cells."]
     for peer, (count, mean, least, behind) in summary.means.items():
         lines.append(

@@ -135,7 +135,8 @@ def check_same(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> 
     names = [name for name in {**saved, **now} if saved.get(name) != now.get(name)]
     if names:
         listed = "; ".join(f"{name} was {saved.get(name)!r} and is {now.get(name)!r}" for name in names)
-        raise ValueError(f"fit: resume: {path} is of a run with other settings: {listed}")
+        hint = "to begin anew, remove the file or name another"
+        raise ValueError(f"fit: resume: {path} is of a run with other settings: {listed}; {hint}")
 
 
 def identity(part: object) -> str:
