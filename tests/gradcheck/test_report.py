@@ -191,7 +191,8 @@ def test_the_fixture(pytester: pytest.Pytester) -> None:
     installed = entry_points(group="pytest11", name="matbackprop")  # not in a checkout that is only on the path
     result = pytester.runpytest(*([] if installed else ["-p", "pytest_matbackprop"]))
     result.assert_outcomes(passed=4, failed=2)
-    assert result.stdout.str().count("whole gradient is 1.5 times too large\n") == 1
+    failures = result.stdout.str().split("short test summary")[0]  # the summary repeats all of it where CI is set
+    assert failures.count("whole gradient is 1.5 times too large\n") == 1
     result.stdout.fnmatch_lines(["*whole gradient is 1.5 times too large*", "INCONCLUSIVE*", "*choose another x0*"])
 
 
