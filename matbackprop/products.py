@@ -38,9 +38,9 @@ SMALL_TRANSPOSED_RESULT, FEWEST_TERMS = 1200, 32
 FEWEST_IN_PART, FEWEST_IF_B_TRANSPOSED, FEWEST_IF_A_TRANSPOSED, FEWEST_SUMMED = 8, 4, 16, 64
 MOST_ROWS_SUMMED = 1 << 13
 
-#: A Bᵀ is faster in parts for up to so many rows, or up to so many columns of the result: 22 instead of 78 µs for (16,
-#: 784) (128, 784)ᵀ, 13 instead of 32 for (512, 128) (10, 128)ᵀ.
-MOST_ROWS_TRANSPOSED, FEW_COLUMNS = 128, 16
+#: A Bᵀ is faster in parts for up to so many rows, or up to so many columns of the result, if its sums have so many
+#: times as many terms: 22 instead of 78 µs for (16, 784) (128, 784)ᵀ, 13 instead of 32 for (512, 128) (10, 128)ᵀ.
+MOST_ROWS_TRANSPOSED, FEW_COLUMNS, TERMS_A_COLUMN = 128, 16, 6
 
 #: Otherwise it is faster with Bᵀ copied into an array of its own, if there are enough rows to make up for that: with a
 #: small B, 3.1 instead of 6.2 µs for (512, 4) (32, 4)ᵀ; with a larger one, if A times the copy is made in parts.
@@ -54,7 +54,7 @@ LARGE_ENTRIES, SWAPPED_ROWS = 1 << 15, (8, 64)
 #: buffer unless the loop has more than 8192 entries. So a few copies of the row, together so long, are added to as many
 #: rows at once: (4096, 2) takes 4 µs, not 20, (512, 64) 6, not 9. Fewer rows, and smaller matrices of wide ones, gain
 #: nothing.
-LONG_ROW, MANY_ENTRIES = 1 << 13, 1 << 15
+LONG_ROW, MANY_ENTRIES = 1 << 13, 1 << 14
 SHORT_ROW, WIDE, MANY_ROWS = 1 << 9, 1 << 5, 1 << 8
 
 
@@ -71,9 +71,10 @@ def times(a: Array, b: Array, out: Array) -> Iterable[Call]:
 def times_transposed(a: Array, b: Array, out: Array, empty: Empty) -> Iterable[Call]:
     """Yield the calls for A Bᵀ into `out`."""
     rows, columns, small = len(a), len(b), b.size <= SMALL_ENTRIES
+    few = columns <= FEW_COLUMNS and b.shape[1] >= TERMS_A_COLUMN * columns
     if rows <= _most_rows(b.T):
         yield _product(a, b.T, out)
-    elif _rows_in_part(a, b.T) and (columns <= FEW_COLUMNS or (rows <= MOST_ROWS_TRANSPOSED and not small)):
+    elif _rows_in_part(a, b.T) and (few or (rows <= MOST_ROWS_TRANSPOSED and not small)):
         yield from times(a, b.T, out)
     elif columns > 1 and _worth_copying(a, b):
         copy = empty((b.shape[1], columns), b.dtype)
