@@ -20,8 +20,6 @@ from matbackprop.validation import Array, check_finite
 
 __all__ = ["Engine"]
 
-FORWARD = 1 / 3  # of the work of loss and gradients: one of about three products a layer
-
 
 class Worker:
     """What a thread works with: replicas of the layers, with gradients, caches and buffers of their own."""
@@ -165,7 +163,7 @@ class Engine:
         """Return the output for the rows `x`, in a fresh array."""
         cost = self.costs(x.shape[1])
         result = np.empty((len(x), cost.outputs), self.dtype)
-        shares = share(cost, len(x), self.dtype.itemsize, workers, FORWARD)
+        shares = share(cost, len(x), self.dtype.itemsize, workers, predict=True)
         parts = cut(len(x), shares.block, shares.workers)
         jobs = [partial(self._predict_blocks, x, blocks, result, shares.light, workers is None) for blocks in parts]
         if shares.light:

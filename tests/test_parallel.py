@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import matbackprop as mb
-from matbackprop.parallel import FEWEST_ROWS, cut, one_blas_thread, run_all
+from matbackprop.parallel import FEWEST_ROWS, costs, cut, one_blas_thread, run_all, share
 
 ROWS = 4 * FEWEST_ROWS + 3
 
@@ -161,7 +162,7 @@ def test_memory_does_not_grow_with_the_batch() -> None:
 
 
 def test_cut_covers_the_rows_once_in_order() -> None:
-    for rows, block, workers in ((1, 1, 1), (10, 3, 2), (1000, 64, 3), (7, 512, 7), (0, 512, 1)):
+    for rows, block, workers in ((1, 1, 1), (10, 3, 2), (1000, 64, 3), (7, 512, 7), (0, 512, 1), (10_200, 2048, 1)):
         parts = cut(rows, block, workers)
         assert len(parts) == workers
         assert len({len(part) for part in parts}) == 1
@@ -169,6 +170,37 @@ def test_cut_covers_the_rows_once_in_order() -> None:
         assert [start for start, _ in edges] == [0, *(stop for _, stop in edges[:-1])]
         assert edges[-1][1] == rows
         assert max(stop - start for start, stop in edges) <= block
+
+
+def test_long_blocks_are_cut_evenly_but_for_the_last() -> None:
+    (parts,) = cut(10_200, 2048, 1)
+    assert [(part.start, part.stop) for part in parts] == [
+        (0, 2048), (2048, 4096), (4096, 6144), (6144, 8192), (8192, 10_200)
+    ]  # fmt: skip
+    starts = [part.start for worker in cut(1300, 512, 2) for part in worker]
+    assert starts == [0, 325, 650, 975]  # of less than 512 rows
+
+
+@pytest.mark.parametrize(
+    ("widths", "itemsize", "workers", "predict", "block"),
+    [
+        ((32, 64, 64, 1), 4, 1, False, 512),  # 289 features, 1156 bytes: 907 rows take 1 MiB
+        ((4, 32, 16, 4), 4, 1, False, 2048),
+        ((4, 32, 16, 4), 8, 1, False, 1024),
+        ((2, 2, 2, 1), 4, 1, False, 8192),
+        ((*[32] * 17, 1), 4, 1, False, 1024),  # 33 layers of 32 units: 1024 rows have 2**15 entries
+        ((784, 256, 256, 10), 4, 1, False, 512),
+        ((784, 256, 256, 10), 4, 1, True, 1024),
+        ((32, 64, 64, 1), 4, 1, True, 2048),  # two arrays of 64 units
+        ((32, 64, 64, 1), 8, 1, True, 1024),
+        ((32, 64, 64, 1), 4, 2, False, 2048),
+    ],
+)
+def test_the_block_follows_from_the_widths(widths, itemsize, workers, predict, block) -> None:
+    layers = [part for a, b in pairwise(widths) for part in (mb.Linear(a, b), mb.Tanh())][:-1]
+    mb.Sequential(*layers, rng=0)
+    shares = share(costs(layers, widths[0]), 1 << 20, itemsize, workers, predict=predict)
+    assert (shares.workers, shares.block) == (workers, block)
 
 
 def test_blas_gets_its_threads_back() -> None:
