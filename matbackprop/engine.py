@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from matbackprop import aligned
+from matbackprop.blas import one_blas_thread
 from matbackprop.flat import own_gradients
 from matbackprop.layer import Layer
 from matbackprop.loss import Loss
-from matbackprop.parallel import Costs, Shares, costs, cut, one_blas_thread, run_all, share
+from matbackprop.parallel import Costs, Shares, costs, cut, run_all, share
 from matbackprop.plan import Plans, PredictPlan, TrainingPlan
 from matbackprop.validation import Array, check_finite
 

@@ -15,7 +15,6 @@ from itertools import pairwise, starmap
 from threading import Lock, local
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from matbackprop.blas import blas_libraries
 from matbackprop.flat import named_parameters, size, width_after
 from matbackprop.layer import Layer
 from matbackprop.validation import as_size
@@ -23,7 +22,7 @@ from matbackprop.validation import as_size
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["Costs", "Shares", "as_workers", "costs", "cut", "one_blas_thread", "run_all", "share"]
+__all__ = ["Costs", "Shares", "as_workers", "costs", "cut", "run_all", "share"]
 
 T = TypeVar("T")
 
@@ -186,46 +185,10 @@ def _threads() -> ThreadPoolExecutor:
         return _pool
 
 
-class _OneBlasThread:
-    """A context in which BLAS stays on one thread; when the last thread has left it, BLAS is as it was before.
-
-    Two calls into the library cost about 2 µs; threadpoolctl's own context manager does the same in 7, and is not
-    made for several threads that come and go.
-    """
-
-    def __init__(self) -> None:
-        self.lock = Lock()
-        self.inside = 0
-        self.before: list[int] | None = None  # while they are lowered
-
-    def __enter__(self) -> None:
-        with self.lock:
-            now = [library.get_num_threads() for library in blas_libraries()]
-            if self.before is None:
-                self.before = now
-            for library, threads in zip(blas_libraries(), now, strict=True):
-                if threads != 1:  # each time: what another thread set need not hold in this one
-                    library.set_num_threads(1)
-            self.inside += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self.lock:
-            self.inside -= 1
-            if self.inside == 0 and self.before is not None:
-                for library, threads in zip(blas_libraries(), self.before, strict=True):
-                    if threads != 1:
-                        library.set_num_threads(threads)
-                self.before = None
-
-
-one_blas_thread = _OneBlasThread()
-
-
 def _after_fork() -> None:
     """Start anew: a child process has none of its parent's threads."""
     global _pool, _pool_lock
     _pool, _pool_lock = None, Lock()
-    one_blas_thread.__init__()  # type: ignore[misc]
 
 
 if hasattr(os, "register_at_fork"):

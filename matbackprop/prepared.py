@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from functools import partial as call
 from typing import Any
 
 import numpy as np
 
 from matbackprop import aligned
+from matbackprop.blas import Axpy, axpy, one_scipy_blas_thread
 from matbackprop.calls import Call
 from matbackprop.optimizer import Optimizer
 from matbackprop.validation import Array
 
-__all__ = ["PreparedOptimizer", "Scratch", "average", "average_square", "minus", "plus"]
+__all__ = ["PreparedOptimizer", "Scratch"]
 
 Scratch = tuple[Array, Array]
 
 #: Bytes of each vector that are worked on at a time. The five or so pieces stay in a core's cache while all calls of
 #: a rule pass over them: a million float32 parameters take 2.5 ms rather than 3.7. Smaller pieces wait for Python.
 CHUNK_BYTES = 1 << 17
+
+#: From so many entries on, BLAS adds a multiple of one vector to another, in one pass instead of two: a step of Adam
+#: takes 167 µs instead of 227 for 118,282 parameters in float32. Loading it takes 0.2 s once, as long as many a small
+#: network's whole training, and as long as 3000 such steps gain.
+BLAS_ENTRIES = 100_000
 
 
 class PreparedOptimizer(Optimizer):
@@ -31,6 +38,7 @@ class PreparedOptimizer(Optimizer):
     """
 
     _scratch: Scratch | None = None
+    _axpy: Axpy | None = None
     _table: Array  # this step's numbers, of which the calls have views
     _calls: list[Call]
 
@@ -53,7 +61,7 @@ class PreparedOptimizer(Optimizer):
 
     def _make(self, table: Array, calls: list[Call]) -> None:
         """Make the calls, all of them: where warnings are errors, overflow in one would leave half a step."""
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), one_scipy_blas_thread if self._axpy else nullcontext():
             table[:] = self.numbers()
             for call in calls:
                 call()
@@ -66,6 +74,7 @@ class PreparedOptimizer(Optimizer):
         """Return the vector for a step's numbers, and the calls that make up a step."""
         real_type = parameters.real.dtype
         w, g = parameters.view(real_type), gradients.view(real_type)
+        self._axpy = axpy(real_type) if w.size >= BLAS_ENTRIES else None
         vectors = {name: array.view(real_type) for name, array in state.items()}
         size = min(w.size, CHUNK_BYTES // real_type.itemsize)
         if self._scratch is None or self._scratch[0].size != size or self._scratch[0].dtype != real_type:
@@ -81,6 +90,32 @@ class PreparedOptimizer(Optimizer):
             result += self.calls(w[part], g[part], numbers, scratch, **pieces)
         return table, result
 
+    # What the rules are made of: calls that they have in common, by way of a scratch vector s.
+
+    def add_multiple(self, y: Array, factor: Array, x: Array, s: Array) -> Iterator[Call]:
+        """Yield the calls for y ← y + a x. Here s may be x."""
+        if self._axpy is not None:
+            yield call(self._axpy, x, y, None, factor)
+        else:
+            yield call(np.multiply, x, factor, s)
+            yield call(np.add, y, s, y)
+
+    def average(self, mean: Array, beta: Array, x: Array, rest: Array, s: Array) -> Iterator[Call]:
+        """Yield the calls for m ← β m + (1 - β) x."""
+        yield call(np.multiply, mean, beta, mean)
+        yield from self.add_multiple(mean, rest, x, s)
+
+    def average_square(self, mean: Array, beta: Array, x: Array, rest: Array, s: Array) -> Iterator[Call]:
+        """Yield the calls for v ← β v + (1 - β) x²."""
+        yield call(np.multiply, mean, beta, mean)
+        yield call(np.multiply, x, x, s)
+        yield from self.add_multiple(mean, rest, s, s)
+
+    def with_multiple(self, g: Array, factor: Array, w: Array, d: Array) -> Iterator[Call]:
+        """Yield the calls for d = g + λ w."""
+        yield call(np.multiply, w, factor, d)
+        yield call(np.add, d, g, d)
+
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse what is no setting, a misspelt one say. What a subclass of your own keeps is its affair."""
         kind = type(self)
@@ -90,31 +125,4 @@ class PreparedOptimizer(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         kept = super().__getstate__()
-        return {name: value for name, value in kept.items() if name not in ("_scratch", "_table", "_calls")}
-
-
-def average(mean: Array, beta: Array, x: Array, rest: Array, s: Array) -> Iterator[Call]:
-    """Yield the calls for m ← β m + (1 - β) x."""
-    yield call(np.multiply, mean, beta, mean)
-    yield call(np.multiply, x, rest, s)
-    yield call(np.add, mean, s, mean)
-
-
-def average_square(mean: Array, beta: Array, x: Array, rest: Array, s: Array) -> Iterator[Call]:
-    """Yield the calls for v ← β v + (1 - β) x²."""
-    yield call(np.multiply, mean, beta, mean)
-    yield call(np.multiply, x, x, s)
-    yield call(np.multiply, s, rest, s)
-    yield call(np.add, mean, s, mean)
-
-
-def plus(g: Array, w: Array, factor: Array, d: Array) -> Iterator[Call]:
-    """Yield the calls for d = g + λ w."""
-    yield call(np.multiply, w, factor, d)
-    yield call(np.add, d, g, d)
-
-
-def minus(w: Array, rate: Array, u: Array, s: Array) -> Iterator[Call]:
-    """Yield the calls for w ← w - γ u."""
-    yield call(np.multiply, u, rate, s)
-    yield call(np.subtract, w, s, w)
+        return {name: value for name, value in kept.items() if name not in ("_scratch", "_axpy", "_table", "_calls")}

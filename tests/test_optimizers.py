@@ -9,13 +9,17 @@ import copy
 import gc
 import json
 import pickle
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import matbackprop as mb
+from matbackprop.prepared import BLAS_ENTRIES
 
 GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("optimizers.json").read_text(encoding="utf-8"))
 NAN, INF = float("nan"), float("inf")
@@ -138,6 +142,62 @@ def test_in_pieces(rng, name, settings, monkeypatch):
     whole = run(make(name, settings), parameters, gradients)
     monkeypatch.setattr("matbackprop.prepared.CHUNK_BYTES", 8 * 300)
     np.testing.assert_array_equal(run(make(name, settings), parameters, gradients), whole)
+
+
+@cases
+@pytest.mark.parametrize(("dtype", "rtol"), [(np.float32, 1e-5), (np.float64, 1e-14), (np.complex128, 1e-14)])
+def test_many_parameters_by_blas(rng, name, settings, dtype, rtol, monkeypatch):
+    """BLAS adds a multiple with one rounding instead of two, and the same bits whatever its threads."""
+    parameters, gradients = vectors(rng, dtype, size=BLAS_ENTRIES, steps=3)
+    results = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            optimizer = make(name, settings)
+            results.append(run(optimizer, parameters, gradients))
+            assert optimizer._axpy is not None
+    np.testing.assert_array_equal(*results)
+    monkeypatch.setattr("matbackprop.prepared.BLAS_ENTRIES", 1 << 40)
+    plain = run(make(name, settings), parameters, gradients)
+    np.testing.assert_allclose(results[0], plain, rtol, rtol * np.abs(plain - parameters).max())
+    assert (results[0] != plain).any()
+
+
+def test_blas_keeps_to_one_thread(rng, monkeypatch):
+    """As in backprop: threads of BLAS's own wait for one another where other work shares the cores."""
+    threads = []
+
+    def slow_axpy(x, y, n, a):
+        threads.append({library["num_threads"] for library in threadpool_info() if "scipy.libs" in library["filepath"]})
+        y += a * x
+
+    monkeypatch.setattr("matbackprop.prepared.axpy", lambda dtype: slow_axpy)
+    parameters, gradients = vectors(rng, np.float64, size=BLAS_ENTRIES, steps=1)
+    with threadpool_limits(2, user_api="blas"):
+        run(mb.SGD(0.1), parameters, gradients)
+    assert all(seen <= {1} for seen in threads)
+    assert threads
+
+
+def test_blas_is_loaded_for_many_parameters_alone():
+    code = (
+        "import sys, numpy as np, matbackprop as mb; step = lambda n, t: mb.Adam().step(np.ones(n, t), np.ones(n, t))"
+    )
+    code += f"; step({BLAS_ENTRIES - 1}, float); print('scipy.linalg' in sys.modules); step({BLAS_ENTRIES}, float)"
+    code += f"; print('scipy.linalg' in sys.modules); step({BLAS_ENTRIES}, np.longdouble)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
+def test_after_a_step_by_blas_an_optimizer_is_still_copied_and_pickled(rng):
+    parameters, gradients = vectors(rng, np.float64, size=BLAS_ENTRIES, steps=2)
+    optimizer = mb.Adam()
+    optimizer.step(parameters, gradients[0])
+    twins = copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))
+    after = [parameters.copy() for _ in (optimizer, *twins)]
+    for each_one, vector in zip((optimizer, *twins), after, strict=True):
+        each_one.step(vector, gradients[1])
+    np.testing.assert_array_equal(after[0], after[1])
+    np.testing.assert_array_equal(after[0], after[2])
 
 
 @pytest.mark.parametrize("size", [0, 1])

@@ -14,7 +14,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import matbackprop as mb
-from matbackprop.parallel import FEWEST_ROWS, costs, cut, one_blas_thread, run_all, share
+from matbackprop.blas import one_blas_thread
+from matbackprop.parallel import FEWEST_ROWS, costs, cut, run_all, share
 
 ROWS = 4 * FEWEST_ROWS + 3
 

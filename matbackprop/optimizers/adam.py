@@ -11,7 +11,7 @@ import numpy as np
 
 from matbackprop.calls import Call
 from matbackprop.optimizer import Structural
-from matbackprop.prepared import PreparedOptimizer, Scratch, average, average_square, minus, plus
+from matbackprop.prepared import PreparedOptimizer, Scratch
 from matbackprop.settings import flag, real
 from matbackprop.validation import Array, describe
 
@@ -96,10 +96,10 @@ class Adam(PreparedOptimizer):
         return ("m", "v", "v_max") if self.amsgrad else ("m", "v")
 
     def numbers(self) -> tuple[float, ...]:
-        """β₁, 1 - β₁, β₂, 1 - β₂, and γ and ε with the corrections for t drawn in; last the decay."""
+        """β₁, 1 - β₁, β₂, 1 - β₂, and -γ and ε with the corrections for t drawn in; last the decay."""
         beta1, beta2, t = self.beta1, self.beta2, max(self._steps, 1)
         root = sqrt(1 - beta2**t)
-        rate = self.lr * root / (1 - beta1**t)
+        rate = -self.lr * root / (1 - beta1**t)
         return beta1, 1 - beta1, beta2, 1 - beta2, rate, self.eps * root, self.decay()
 
     def decay(self) -> float:
@@ -108,7 +108,7 @@ class Adam(PreparedOptimizer):
 
     def decayed(self, w: Array, g: Array, decay: Array, d: Array) -> tuple[Array, Iterable[Call]]:
         """Return the gradients to go on with, d = g + λ w, and the calls for it."""
-        return d, plus(g, w, decay, d)
+        return d, self.with_multiple(g, decay, w, d)
 
     def calls(
         self,
@@ -126,15 +126,15 @@ class Adam(PreparedOptimizer):
         if self.weight_decay:
             g, calls = self.decayed(w, g, decay, d)
             yield from calls
-        yield from average(m, beta1, g, rest1, s)
-        yield from average_square(v, beta2, g, rest2, s)
+        yield from self.average(m, beta1, g, rest1, s)
+        yield from self.average_square(v, beta2, g, rest2, s)
         if v_max is not None:
             yield call(np.maximum, v_max, v, out=v_max)
             v = v_max
         yield call(np.sqrt, v, s)
         yield call(np.add, s, eps, s)
         yield call(np.divide, m, s, s)
-        yield from minus(w, rate, s, s)
+        yield from self.add_multiple(w, rate, s, s)
 
 
 class AdamW(Adam):

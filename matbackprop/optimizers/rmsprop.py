@@ -9,7 +9,7 @@ import numpy as np
 
 from matbackprop.calls import Call
 from matbackprop.optimizer import Structural
-from matbackprop.prepared import PreparedOptimizer, Scratch, average, average_square, minus, plus
+from matbackprop.prepared import PreparedOptimizer, Scratch
 from matbackprop.settings import flag, real
 from matbackprop.validation import Array
 
@@ -87,8 +87,8 @@ class RMSprop(PreparedOptimizer):
         return ("v", *(("mean",) if self.centered else ()), *(("velocity",) if self.momentum else ()))
 
     def numbers(self) -> tuple[float, ...]:
-        """γ, α, 1 - α, ε, λ, μ."""
-        return self.lr, self.alpha, 1 - self.alpha, self.eps, self.weight_decay, self.momentum
+        """-γ, α, 1 - α, ε, λ, μ."""
+        return -self.lr, self.alpha, 1 - self.alpha, self.eps, self.weight_decay, self.momentum
 
     def calls(
         self,
@@ -102,13 +102,13 @@ class RMSprop(PreparedOptimizer):
         velocity: Array | None = None,
     ) -> Iterable[Call]:
         """Yield v ← α v + (1 - α) g²; w ← w - γ g / (√v + ε)."""
-        (lr, alpha, rest, eps, decay, momentum), (d, s) = numbers, scratch
+        (rate, alpha, rest, eps, decay, momentum), (d, s) = numbers, scratch
         if self.weight_decay:
-            yield from plus(g, w, decay, d)
+            yield from self.with_multiple(g, decay, w, d)
             g = d
-        yield from average_square(v, alpha, g, rest, s)
+        yield from self.average_square(v, alpha, g, rest, s)
         if mean is not None:
-            yield from average(mean, alpha, g, rest, s)
+            yield from self.average(mean, alpha, g, rest, s)
             yield call(np.multiply, mean, mean, s)
             yield call(np.subtract, v, s, s)
             yield call(np.maximum, s, np.zeros((), s.dtype), out=s)
@@ -120,4 +120,4 @@ class RMSprop(PreparedOptimizer):
             yield call(np.multiply, velocity, momentum, velocity)
             yield call(np.add, velocity, s, velocity)
             s, d = velocity, s
-        yield from minus(w, lr, s, d)
+        yield from self.add_multiple(w, rate, s, d)

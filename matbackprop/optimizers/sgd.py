@@ -9,7 +9,7 @@ import numpy as np
 
 from matbackprop.calls import Call
 from matbackprop.optimizer import Structural
-from matbackprop.prepared import PreparedOptimizer, Scratch, average, minus, plus
+from matbackprop.prepared import PreparedOptimizer, Scratch
 from matbackprop.settings import flag, real
 from matbackprop.validation import Array
 
@@ -90,21 +90,21 @@ class SGD(PreparedOptimizer):
         return ("velocity",) if self.momentum or "velocity" in self._state else ()
 
     def numbers(self) -> tuple[float, ...]:
-        """γ, λ, μ, 1 - τ, the last of which is 1 in the velocity's first step."""
-        return self.lr, self.weight_decay, self.momentum, 1.0 if self._steps <= self._first else 1.0 - self.dampening
+        """-γ, λ, μ, 1 - τ, the last of which is 1 in the velocity's first step."""
+        return -self.lr, self.weight_decay, self.momentum, 1.0 if self._steps <= self._first else 1.0 - self.dampening
 
     def calls(
         self, w: Array, g: Array, numbers: tuple[Array, ...], scratch: Scratch, velocity: Array | None = None
     ) -> Iterable[Call]:
         """Yield u ← μ u + (1 - τ) g; w ← w - γ u, or w - γ (g + μ u)."""
-        (lr, decay, momentum, rest), (d, s) = numbers, scratch
+        (rate, decay, momentum, rest), (d, s) = numbers, scratch
         if self.weight_decay:
-            yield from plus(g, w, decay, d)
+            yield from self.with_multiple(g, decay, w, d)
             g = d
         if velocity is not None and self.momentum:
             u = velocity
             if self.dampening:
-                yield from average(u, momentum, g, rest, s)
+                yield from self.average(u, momentum, g, rest, s)
             else:
                 yield call(np.multiply, u, momentum, u)
                 yield call(np.add, u, g, u)
@@ -113,7 +113,7 @@ class SGD(PreparedOptimizer):
                 yield call(np.add, s, g, s)
                 u = s
             g = u
-        yield from minus(w, lr, g, s)
+        yield from self.add_multiple(w, rate, g, s)
 
     def _bind(self, parameters: Array, gradients: Array) -> None:
         begins = "velocity" not in self._state
