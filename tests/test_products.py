@@ -124,6 +124,9 @@ def test_the_form_follows_from_the_shapes(name, case, monkeypatch):
         (256, 32, ["add 256x32 1x32"]),
         (255, 64, ["add 255x64 1x64"]),
         (256, 64, ["copyto 128x64 64", "add 2x8192 1x8192"]),
+        (1023, 16, ["copyto 32x16 16", "add 31x512 1x512", "add 31x16 1x16"]),
+        (1024, 16, ["copyto 512x16 16", "add 2x8192 1x8192"]),
+        (8192, 4, ["copyto 128x4 4", "add 64x512 1x512"]),
         (50_000, 1, ["add 50000x1 1x1"]),
     ],
 )
