@@ -232,8 +232,8 @@ class PredictPlan:
         """Return the first layer's calls for the input `x`."""
         return list(self.layers[0].predict_steps(x, self.first_output, self.workspace.scratch("scratch")))
 
-    def run(self, x: Array, out: Array) -> None:
-        """Write the output for the rows `x` into `out`."""
+    def run(self, x: Array) -> Array:
+        """Return the output for the rows `x`, in a buffer of the workspace."""
         if self.x is not None and self.first is not None:
             self.x[...] = x
             first = self.first
@@ -244,4 +244,4 @@ class PredictPlan:
                 call()
             for call in self.calls:
                 call()
-        out[...] = self.output
+        return self.output
