@@ -1,4 +1,4 @@
-"""One optimiser step against torch's, side by side: `python benchmarks/optimizer_speed.py --help`.
+"""One optimiser step against torch's, side by side: `python -m benchmarks.optimizer_speed --help`.
 
 Both change the parameters of the same network by the same gradients on one pinned core with one thread: ours as one
 flat vector, torch's tensor by tensor, as each has them. Torch runs as its default (a loop over the tensors, on a CPU),
@@ -13,9 +13,11 @@ import os
 import statistics
 import sys
 from itertools import pairwise
-from time import perf_counter
 
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+from benchmarks.machine import THREAD_VARIABLES
+from benchmarks.worker import calibrate, turn
+
+for variable in THREAD_VARIABLES:
     os.environ[variable] = "1"  # before NumPy and torch are loaded
 
 import numpy as np
@@ -44,20 +46,13 @@ def twin(model, name, variant):
     return tensors, getattr(torch.optim, name)(tensors, **SETTINGS[name], **variant).step
 
 
-def interleaved(steps, rounds, seconds=0.005):
-    """Return each step's seconds per call, a number a round; a round gives each step `seconds` at least."""
-    counts = []
-    for step in steps:
-        start = perf_counter()
-        step()
-        counts.append(max(1, int(seconds / (perf_counter() - start))))
+def interleaved(steps, rounds):
+    """Return each step's nanoseconds per call, a number a round."""
+    calls = [calibrate(step) for step in steps]
     times = [[] for _ in steps]
     for _ in range(rounds):
-        for step, count, samples in zip(steps, counts, times, strict=True):
-            start = perf_counter()
-            for _ in range(count):
-                step()
-            samples.append((perf_counter() - start) / count)
+        for step, count, samples in zip(steps, calls, times, strict=True):
+            samples.extend(turn(step, count, 1))
     return times
 
 
@@ -103,8 +98,8 @@ def main():
             check(model, tensors, name)
         mine, *theirs = map(statistics.median, interleaved(steps, args.rounds))
         print(
-            f"{network:>18} {model.parameters.size:>8} {mine * 1e6:>10.1f}",
-            *(f"{time * 1e6:>12.1f}" for time in theirs),
+            f"{network:>18} {model.parameters.size:>8} {mine / 1e3:>10.1f}",
+            *(f"{time / 1e3:>12.1f}" for time in theirs),
             "  " + " ".join(f"{time / mine:.2f}" for time in theirs),
             flush=True,
         )
