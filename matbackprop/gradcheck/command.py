@@ -8,8 +8,9 @@ import importlib.util
 import inspect
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -63,33 +64,61 @@ def run(args: argparse.Namespace) -> int:
 
 def _load(target: str) -> Any:
     """Return what ``module:name`` or ``file.py:name`` names."""
-    place, colon, name = target.rpartition(":")
-    if not colon or not place or not name:
-        raise ValueError(f"expected package.module:name or file.py:name, got {target!r}")
-    if place.endswith(".py") or "/" in place or "\\" in place:
-        path = Path(place)
-        if not path.is_file():
-            raise FileNotFoundError(f"no such file: {place}")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"{place} is no Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules.setdefault(path.stem, module)
-        sys.path.insert(0, str(path.parent.resolve()))
-        try:
-            spec.loader.exec_module(module)
-        finally:
-            sys.path.pop(0)
-    else:
-        if "" not in sys.path:
-            sys.path.insert(0, "")
-        module = importlib.import_module(place)
-    found: Any = module
+    place, _, name = (target, "", "") if target.endswith(".py") else target.rpartition(":")
+    wanted = f"expected package.module:name or file.py:name, got {target!r}"
+    if not place or not (name or place.endswith(".py")):
+        raise ValueError(wanted)
+    module: Any = _module(place)
+    if not name:
+        raise ValueError(f"{wanted}; {_cases(module, place)}")
+    found = module
     for part in name.split("."):
         if not hasattr(found, part):
-            raise AttributeError(f"{place} has no {name}")
+            raise AttributeError(f"{place} has no {name}; {_cases(module, place)}")
         found = getattr(found, part)
     return found
+
+
+def _module(place: str) -> ModuleType:
+    """Return the module of that name, or made of that file."""
+    if not (place.endswith(".py") or "/" in place or "\\" in place):
+        if "" not in sys.path:
+            sys.path.insert(0, "")
+        return importlib.import_module(place)
+    path = Path(place)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {place}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{place} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def _cases(module: ModuleType, place: str) -> str:
+    """Return a sentence on what can be checked in a module."""
+    names = [name for name, value in vars(module).items() if _checker(value) is not None]
+    if names:
+        return f"what it has to check: {', '.join(f'{place}:{name}' for name in names)}"
+    return "write a line such as case = (fun, grad, x0) into it, and name that"
+
+
+def _checker(case: Any) -> Callable[..., GradientReport] | None:
+    """Return what checks it, if it is a tuple or list that can be checked."""
+    if isinstance(case, (tuple, list)):
+        if len(case) == 4 and isinstance(case[0], Sequential):
+            return check_model
+        if len(case) == 2 and isinstance(case[0], Layer):
+            return check_layer
+        if len(case) in (2, 3) and callable(case[0]):
+            return check_gradient
+    return None
 
 
 def _check(target: Any, args: argparse.Namespace) -> GradientReport:
@@ -105,18 +134,13 @@ def _check(target: Any, args: argparse.Namespace) -> GradientReport:
         except ValueError:  # no signature to be had
             pass
         target = target()
-    options: dict[str, Any] = {"rng": args.seed, "tolerance": args.tolerance}
-    if isinstance(target, (tuple, list)):
-        if len(target) == 4 and isinstance(target[0], Sequential):
-            return check_model(*target, **options)
-        if len(target) == 2 and isinstance(target[0], Layer):
-            return check_layer(*target, **options)
-        if len(target) in (2, 3) and callable(target[0]):
-            return check_gradient(*target, **options)
-    raise TypeError(
-        "expected (fun, grad, x0), (model, loss, x, y) or (layer, x), or a callable that returns one, "
-        f"got {describe(target)}"
-    )
+    checker = _checker(target)
+    if checker is None:
+        raise TypeError(
+            "expected (fun, grad, x0), (model, loss, x, y) or (layer, x), or a callable that returns one, "
+            f"got {describe(target)}"
+        )
+    return checker(*target, rng=args.seed, tolerance=args.tolerance)
 
 
 def _own(seed: int) -> Iterator[GradientReport]:

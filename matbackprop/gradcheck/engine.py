@@ -22,8 +22,8 @@ from matbackprop.validation import Array
 __all__ = ["run"]
 
 ELSEWHERE = (
-    "right at x0, wrong at another point: something kept from an earlier call (a stale cache?), or a mistake that x0 "
-    "hides"
+    "right at x0, wrong at another point: a mistake that x0 hides, or something kept from an earlier call (a stale "
+    "cache?)"
 )
 
 

@@ -155,7 +155,20 @@ def test_unusable_targets(check: Any, name: str, text: str) -> None:
     assert text in json.loads(out)["error"]
 
 
-@pytest.mark.parametrize("target", ["nofile.py:x", "no.such.module:x", "nocolon", ":x"])
+def test_without_a_name_a_file_says_what_it_has(check: Any, tmp_path: Path) -> None:
+    listed = "gradients_of_mine.py:{0}".format
+    code, _, err = check("absent")
+    assert code == 2
+    assert all(listed(name) in err for name in ("good", "bad", "unclear", "layer"))
+    assert not any(listed(name) in err for name in ("fun", "made", "nothing"))
+    empty = tmp_path / "empty.py"
+    empty.write_text("def fun(w): return w.sum()\n")
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert run(parser.parse_args([str(empty)])) == 2
+
+
+@pytest.mark.parametrize("target", ["nofile.py:x", "nofile.py", "no.such.module:x", "nocolon", ":x"])
 def test_targets_that_are_not_there(target: str, capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
