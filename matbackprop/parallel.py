@@ -27,9 +27,9 @@ __all__ = ["Costs", "Shares", "as_workers", "costs", "cut", "run_all", "share"]
 T = TypeVar("T")
 
 #: A block's buffers take about this many bytes, which a core's own cache holds, within these numbers of rows: fewer
-#: and the products are less efficient, more and nothing is gained. Nor has an array of a layer of middle width fewer
-#: entries than FEWEST_ENTRIES, or each call would wait for Python: seventeen layers of 32 units take 1.4 µs a row in
-#: blocks of 1024, 1.5 in blocks of 512. A prediction, of whose arrays the cache holds two at a time, has larger blocks.
+#: and the products are less efficient, more and nothing is gained. But a layer of mean width is to have about
+#: FEWEST_ENTRIES, or each call would wait for Python: seventeen layers of 32 units take 1.4 µs a row in blocks of 1024,
+#: 1.5 in blocks of 512. A prediction, of whose arrays the cache holds two at a time, has larger blocks.
 BLOCK_BYTES, FEWEST_ROWS, FEWEST_ROWS_TO_PREDICT, MOST_ROWS = 1 << 20, 512, 1024, 8192
 FEWEST_ENTRIES = 1 << 15
 
@@ -40,11 +40,11 @@ FORWARD = 1 / 3
 #: made in parts: 3 to 5 % of a step. For the same reason a block has at most a power of two.
 ROWS_TO_EVEN, EVEN_ROWS = 512, 128
 
-#: Where several threads work on blocks, each has this many rows at least, if they take no more than these bytes: a
+#: Where several threads work on blocks, each has this many rows at least, if they take no more than MOST_BYTES: a
 #: thread that comes out of a NumPy call while another is between two of its own sleeps, and wakes some 50 µs later, so
 #: that few long calls are better than many that fit the cache. Two threads take 13 ms instead of 23 for 16,384 rows of
 #: sixteen layers of 32 units.
-FEWEST_ROWS_OF_A_THREAD, MOST_BYTES_OF_A_THREAD = 2048, 1 << 24
+FEWEST_ROWS_OF_A_THREAD, MOST_BYTES = 2048, 1 << 24
 
 #: About what loss and gradients cost a core, measured in float32: for every row, so much a parameter for the products,
 #: and so much a feature for everything else. It decides only what follows.
@@ -120,10 +120,11 @@ def share(cost: Costs, rows: int, itemsize: int, workers: int | None, *, predict
         row_bytes, fewest = 2 * max(1, cost.widest) * itemsize, FEWEST_ROWS_TO_PREDICT
     else:
         features = max(1, cost.features)
-        row_bytes, fewest = features * itemsize, max(FEWEST_ROWS, FEWEST_ENTRIES * (cost.layers + 1) // features)
+        row_bytes = features * itemsize
+        fewest = max(FEWEST_ROWS, min(FEWEST_ENTRIES * (cost.layers + 1) // features, MOST_BYTES // row_bytes))
     block = min(max(BLOCK_BYTES // row_bytes, fewest), MOST_ROWS)
     if workers > 1:
-        block = max(block, min(MOST_BYTES_OF_A_THREAD // row_bytes, FEWEST_ROWS_OF_A_THREAD))
+        block = max(block, min(MOST_BYTES // row_bytes, FEWEST_ROWS_OF_A_THREAD))
     return Shares(workers, 1 << (block.bit_length() - 1), light)
 
 
@@ -146,12 +147,18 @@ def cut(rows: int, block: int, workers: int) -> list[list[slice]]:
     >>> cut(10, 3, 2)
     [[slice(0, 3, None), slice(3, 5, None)], [slice(5, 8, None), slice(8, 10, None)]]
     """
-    each = max(1, -(-rows // (block * workers)))
-    count = each * workers
-    even = EVEN_ROWS if rows >= count * ROWS_TO_EVEN else 1
-    edges = [0, *(-(-rows * index // (count * even)) * even for index in range(1, count)), rows]
-    blocks = list(starmap(slice, pairwise(edges)))
-    return [blocks[start : start + each] for start in range(0, count, each)]
+    each = max(1, -(-rows // (block * workers)))  # for every worker
+    spans = pairwise(rows * index // workers for index in range(workers + 1))
+    return [_blocks(start, stop, each, EVEN_ROWS if block % EVEN_ROWS == 0 else 1) for start, stop in spans]
+
+
+def _blocks(start: int, stop: int, count: int, even: int) -> list[slice]:
+    """Cut a worker's rows."""
+    rows = stop - start
+    if rows < count * ROWS_TO_EVEN:
+        even = 1
+    inner = (start + -(-rows * index // (count * even)) * even for index in range(1, count))
+    return list(starmap(slice, pairwise([start, *inner, stop])))
 
 
 def run_all(jobs: Sequence[Callable[[], T]]) -> list[T]:

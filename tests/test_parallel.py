@@ -14,7 +14,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import matbackprop as mb
-from matbackprop.blas import one_blas_thread
+from matbackprop.blas import (
+    _held,
+    _OneThread,
+    blas_libraries,
+    one_blas_thread,
+    one_scipy_blas_thread,
+    scipy_blas_libraries,
+)
 from matbackprop.parallel import FEWEST_ROWS, costs, cut, run_all, share
 
 ROWS = 4 * FEWEST_ROWS + 3
@@ -163,7 +170,8 @@ def test_memory_does_not_grow_with_the_batch() -> None:
 
 
 def test_cut_covers_the_rows_once_in_order() -> None:
-    for rows, block, workers in ((1, 1, 1), (10, 3, 2), (1000, 64, 3), (7, 512, 7), (0, 512, 1), (10_200, 2048, 1)):
+    cases = (1, 1, 1), (10, 3, 2), (1000, 64, 3), (7, 512, 7), (0, 512, 1), (10_200, 2048, 1), (10_200, 600, 1)
+    for rows, block, workers in cases:
         parts = cut(rows, block, workers)
         assert len(parts) == workers
         assert len({len(part) for part in parts}) == 1
@@ -173,13 +181,21 @@ def test_cut_covers_the_rows_once_in_order() -> None:
         assert max(stop - start for start, stop in edges) <= block
 
 
-def test_long_blocks_are_cut_evenly_but_for_the_last() -> None:
-    (parts,) = cut(10_200, 2048, 1)
-    assert [(part.start, part.stop) for part in parts] == [
-        (0, 2048), (2048, 4096), (4096, 6144), (6144, 8192), (8192, 10_200)
-    ]  # fmt: skip
-    starts = [part.start for worker in cut(1300, 512, 2) for part in worker]
-    assert starts == [0, 325, 650, 975]  # of less than 512 rows
+@pytest.mark.parametrize(
+    ("rows", "block", "workers", "starts"),
+    [
+        (10_200, 2048, 1, [0, 2048, 4096, 6144, 8192]),
+        (9000, 2048, 1, [0, 1920, 3712, 5504, 7296]),  # 1800 rows each, and up to a multiple of 128
+        (1300, 1024, 1, [0, 768]),
+        (1024, 512, 1, [0, 512]),
+        (1023, 512, 1, [0, 512]),  # 511.5 each
+        (1300, 512, 1, [0, 434, 867]),  # less than 512 rows each: as they come
+        (4097, 1024, 2, [0, 768, 1408, 2048, 2816, 3456]),  # threads get as much each, and cut it evenly
+        (1025, 2048, 2, [0, 512]),
+    ],
+)
+def test_long_blocks_are_cut_evenly_but_for_the_last(rows, block, workers, starts) -> None:
+    assert [part.start for worker in cut(rows, block, workers) for part in worker] == starts
 
 
 @pytest.mark.parametrize(
@@ -195,6 +211,9 @@ def test_long_blocks_are_cut_evenly_but_for_the_last() -> None:
         ((32, 64, 64, 1), 4, 1, True, 2048),  # two arrays of 64 units
         ((32, 64, 64, 1), 8, 1, True, 1024),
         ((32, 64, 64, 1), 4, 2, False, 2048),
+        ((*[32] * 17, 1), 8, 2, False, 1024),  # of 2048 rows 17 MiB
+        ((*[24, 8] * 16, 1), 4, 1, False, 2048),  # 16 units on average
+        ((*[4] * 200, 1), 8, 1, False, 1024),  # of 8192 rows, 100 MiB
     ],
 )
 def test_the_block_follows_from_the_widths(widths, itemsize, workers, predict, block) -> None:
@@ -202,6 +221,80 @@ def test_the_block_follows_from_the_widths(widths, itemsize, workers, predict, b
     mb.Sequential(*layers, rng=0)
     shares = share(costs(layers, widths[0]), 1 << 20, itemsize, workers, predict=predict)
     assert (shares.workers, shares.block) == (workers, block)
+
+
+def test_inputs_of_no_features() -> None:
+    model = mb.Sequential(mb.Tanh())
+    assert model.predict(np.empty((3, 0))).shape == (3, 0)
+
+
+class FakeLibrary:
+    """A BLAS of eight threads."""
+
+    filepath, threads = "libfake.so", 8
+
+    def get_num_threads(self) -> int:
+        return self.threads
+
+    def set_num_threads(self, threads: int) -> None:
+        self.threads = threads
+
+
+def test_contexts_of_one_library_do_not_undo_each_other() -> None:
+    """NumPy and SciPy may share a library, or each have one."""
+    library = FakeLibrary()
+    one, other = _OneThread(lambda: [library]), _OneThread(lambda: [library])
+    with one:
+        with other:
+            assert library.threads == 1
+        assert library.threads == 1
+        library.threads = 4  # as another thread may: each thread has its own number in some builds
+        with other:
+            assert library.threads == 1
+    assert library.threads == 8
+
+
+def test_contexts_of_several_threads() -> None:
+    """The first to come leaves first; from whatever thread, the library is lowered, and is then as it was."""
+    inside, leave, seen = threading.Event(), threading.Event(), []
+
+    def threads() -> list[int]:
+        return [library.get_num_threads() for library in blas_libraries()]
+
+    def other() -> None:
+        with one_blas_thread:
+            inside.set()
+            leave.wait()
+
+    def alone() -> None:
+        with one_blas_thread:
+            seen.append(threads())
+
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        thread = threading.Thread(target=other)
+        with one_blas_thread:
+            thread.start()
+            inside.wait()
+        assert set(threads()) == {1}
+        leave.set()
+        thread.join()
+        assert threads() == before
+        thread = threading.Thread(target=alone)
+        thread.start()
+        thread.join()
+        assert threads() == before
+        assert set(seen[0]) == {1}
+
+
+def test_numpys_blas_and_scipys() -> None:
+    numpys = [library.filepath for library in blas_libraries()]
+    scipys = [library.filepath for library in scipy_blas_libraries()]
+    if any("numpy.libs" in path for path in numpys):  # both from wheels
+        assert not any("scipy.libs" in path for path in numpys)
+        assert all("scipy.libs" in path for path in scipys)
+    assert numpys
+    assert scipys
 
 
 def test_blas_gets_its_threads_back() -> None:
@@ -347,9 +440,11 @@ def test_several_models_in_several_threads() -> None:
 def test_a_forked_child_has_threads_of_its_own() -> None:
     model, (x, y, _) = network(), batch()
     expected = model.backprop(x, y, mb.MSE(), workers=2)
-    child = os.fork()
+    with threadpool_limits(2, user_api="blas"), one_blas_thread, one_scipy_blas_thread:  # as if other threads were
+        child = os.fork()
     if child == 0:
-        os._exit(0 if model.backprop(x, y, mb.MSE(), workers=2) == expected else 1)
+        ok = not _held and model.backprop(x, y, mb.MSE(), workers=2) == expected
+        os._exit(0 if ok else 1)
     for _ in range(300):
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
