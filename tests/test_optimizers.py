@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
 
 import matbackprop as mb
+from matbackprop.blas import axpy, scipy_blas_libraries
 from matbackprop.prepared import BLAS_ENTRIES
 
 GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("optimizers.json").read_text(encoding="utf-8"))
@@ -162,20 +163,85 @@ def test_many_parameters_by_blas(rng, name, settings, dtype, rtol, monkeypatch):
     assert (results[0] != plain).any()
 
 
+def watched_axpy(monkeypatch):
+    """Return the list to which each call of BLAS adds its numbers of threads."""
+    real, threads = axpy(np.dtype(np.float64)), []
+
+    def watched(*args):
+        threads.append([library.get_num_threads() for library in scipy_blas_libraries()])
+        real(*args)
+
+    monkeypatch.setattr("matbackprop.prepared.axpy", lambda dtype: watched)
+    return threads
+
+
 def test_blas_keeps_to_one_thread(rng, monkeypatch):
     """As in backprop: threads of BLAS's own wait for one another where other work shares the cores."""
-    threads = []
-
-    def slow_axpy(x, y, n, a):
-        threads.append({library["num_threads"] for library in threadpool_info() if "scipy.libs" in library["filepath"]})
-        y += a * x
-
-    monkeypatch.setattr("matbackprop.prepared.axpy", lambda dtype: slow_axpy)
-    parameters, gradients = vectors(rng, np.float64, size=BLAS_ENTRIES, steps=1)
+    threads = watched_axpy(monkeypatch)
+    w, g = np.ones(BLAS_ENTRIES), np.ones(BLAS_ENTRIES)
+    optimizer = mb.SGD(0.1)
     with threadpool_limits(2, user_api="blas"):
-        run(mb.SGD(0.1), parameters, gradients)
-    assert all(seen <= {1} for seen in threads)
-    assert threads
+        optimizer.step(w, g)
+        optimizer.update(np.ones(3), np.ones(3))  # which prepares a step without BLAS
+        optimizer.step(w, g)
+        assert all(library.get_num_threads() == 2 for library in scipy_blas_libraries())
+    assert len(threads) > 2
+    assert all(number == 1 for numbers in threads for number in numbers)
+
+
+@cases
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+def test_many_parameters_anywhere_in_memory(rng, name, settings, dtype):
+    """BLAS's function would work on copies of vectors that are not aligned."""
+    parameters, gradients = vectors(rng, dtype, size=BLAS_ENTRIES, steps=2)
+    expected = run(make(name, settings), parameters, gradients)
+    for odd_parameters, odd_gradients in ((True, False), (False, True)):
+        optimizer = make(name, settings)
+        w = unaligned(parameters) if odd_parameters else parameters.copy()
+        for gradient in gradients:
+            optimizer.step(w, unaligned(gradient) if odd_gradients else gradient)
+        rtol = 1e-5 if dtype == np.float32 else 1e-14
+        np.testing.assert_allclose(w, expected, rtol, rtol * np.abs(expected - parameters).max())
+
+
+def unaligned(vector):
+    """Return a copy that begins at an odd address."""
+    memory = np.empty(vector.nbytes + 1, np.uint8)
+    result = memory[1:].view(vector.dtype)
+    result[...] = vector
+    assert not result.flags.aligned
+    return result
+
+
+@pytest.mark.parametrize(("size", "expected"), [(BLAS_ENTRIES - 1, NAN), (BLAS_ENTRIES, 1.0)])
+def test_a_rate_of_zero_and_gradients_that_are_nan(size, expected):
+    """Arithmetic has 0 · NaN = NaN; BLAS leaves a vector alone to which it is to add nothing."""
+    w = np.ones(size)
+    mb.SGD(0.0).step(w, np.full(size, NAN))
+    np.testing.assert_array_equal(w, expected)
+
+
+def test_a_complex_parameter_is_two_numbers(monkeypatch):
+    threads = watched_axpy(monkeypatch)
+    for size in (BLAS_ENTRIES // 2 - 1, BLAS_ENTRIES // 2):
+        mb.SGD(0.1).step(np.ones(size, complex), np.ones(size, complex))
+        assert bool(threads) == (size == BLAS_ENTRIES // 2)
+
+
+def test_after_a_step_that_could_not_be_prepared_the_next_one_is(monkeypatch):
+    """Loading BLAS can fail, or be interrupted."""
+    optimizer, old, new = mb.Adam(), np.zeros(10), np.zeros(BLAS_ENTRIES)
+    optimizer.step(old, np.ones(10))
+    optimizer.reset()
+    before = old.copy()
+    gradients = np.ones(BLAS_ENTRIES)
+    with monkeypatch.context() as patch:
+        patch.setattr("matbackprop.prepared.axpy", lambda dtype: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            optimizer.step(new, gradients)
+    optimizer.step(new, gradients)
+    np.testing.assert_allclose(new, -1e-3, 1e-6)
+    np.testing.assert_array_equal(old, before)
 
 
 def test_blas_is_loaded_for_many_parameters_alone():

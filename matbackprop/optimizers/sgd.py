@@ -109,8 +109,7 @@ class SGD(PreparedOptimizer):
                 yield call(np.multiply, u, momentum, u)
                 yield call(np.add, u, g, u)
             if self.nesterov:
-                yield call(np.multiply, u, momentum, s)
-                yield call(np.add, s, g, s)
+                yield from self.with_multiple(g, momentum, u, s)
                 u = s
             g = u
         yield from self.add_multiple(w, rate, g, s)
