@@ -178,8 +178,10 @@ def as_size(value: object, name: str) -> int:
         size = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"{name}: expected a positive integer, got {describe(value)}") from None
-    if not 1 <= size < 1 << 40:
-        raise ValueError(f"{name}: expected a positive integer of a size that fits memory, got {size}")
+    if size < 1:
+        raise ValueError(f"{name}: expected a positive integer, got {size}")
+    if size >= 1 << 40:
+        raise ValueError(f"{name}: expected an integer of a size that fits memory, got {size}")
     return size
 
 
@@ -302,7 +304,7 @@ def check_vector(name: str, value: object, fix: str) -> None:
         raise TypeError(f"{name}: expected a NumPy vector, got {describe(value)}; {fix}")
     if value.dtype not in DTYPES:
         names = ", ".join(sorted({dtype.name for dtype in DTYPES}))
-        raise TypeError(f"{name}: expected one of {names}, got {describe(value)}; {fix}")
+        raise TypeError(f"{name}: expected one of {names}, got {describe(value)}; convert it with .astype(np.float64)")
     if value.ndim != 1:
         raise ValueError(f"{name}: expected one flat vector, shape (P,), got {describe(value)}; {fix}")
 

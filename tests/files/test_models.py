@@ -221,7 +221,7 @@ BAD_ARCHITECTURES = {
         r"layers.0: weight of shape \(1000000000, 1000000000\) is more than the tensors",
     ),
     "a little too large": (changed(*L, 0, "settings", "in_features", to=2000), "more than the tensors"),
-    "beyond any memory": (changed(*L, 0, "settings", "in_features", to=10**30), "positive integer of a size"),
+    "beyond any memory": (changed(*L, 0, "settings", "in_features", to=10**30), "a size that fits memory"),
     "negative": (changed(*L, 0, "settings", "in_features", to=-1), "in_features: expected a positive integer"),
     "float": (changed(*L, 0, "settings", "in_features", to=2.0), "in_features: expected a positive integer"),
     "p": (changed(*L, 2, to={"layer": "Dropout", "settings": {"p": 1.5}}), "Dropout: p"),
