@@ -152,10 +152,11 @@ class Engine:
         plan, result = predictor.last, None
         if plan is not None and type(x) is np.ndarray and x.shape == plan.x_shape and x.dtype == self.dtype:
             if plan.light:
-                result = plan.run(x).copy()
+                result = plan.run(x)
             else:
                 with one_blas_thread:
-                    result = plan.run(x).copy()
+                    result = plan.run(x)
+            result = result.copy()  # the buffer is another call's as soon as the predictor is back
         self._predictors.append(predictor)
         return result
 

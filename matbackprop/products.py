@@ -52,8 +52,8 @@ LARGE_ENTRIES, SWAPPED_ROWS = 1 << 15, (8, 64)
 
 #: NumPy adds a row to every row of a matrix in a loop a row, which costs as much as some 50 entries, and through a
 #: buffer unless the loop has more than 8192 entries. So a few copies of the row, together so long, are added to as many
-#: rows at once: (4096, 2) takes 4 µs, not 20, (512, 64) 6, not 9. The copies cost some 10 ns each: for narrow matrices,
-#: of fewer bytes times columns, there are fewer of them. Fewer rows, and smaller matrices of wide ones, gain nothing.
+#: rows at once: (4096, 2) takes 4 µs, not 20, (512, 64) 6, not 9. A copy costs some 10 ns: so narrow matrices, whose
+#: bytes times columns are less than these, get a SHORT_ROW of them. Fewer rows, and smaller wide ones, gain nothing.
 LONG_ROW, MANY_ENTRIES, BYTES_TIMES_COLUMNS = 1 << 13, 1 << 14, 1 << 21
 SHORT_ROW, WIDE, MANY_ROWS = 1 << 9, 1 << 5, 1 << 8
 

@@ -239,6 +239,17 @@ def test_memory(rows, dtype) -> None:
     assert plan.workspace.grown == grown
 
 
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_larger_input_is_used_where_it_is(more) -> None:
+    rows = COPY_BYTES // (512 * 8) + more
+    model = chain(512, 1, dtype=np.float64)
+    plan = last_plan(model, rows)
+    assert (plan.x is None) == bool(more)
+    x = np.random.default_rng(0).standard_normal((rows, 512))
+    for given in (x, 2 * x, np.asfortranarray(x)):
+        np.testing.assert_allclose(model.predict(given), given @ model[0].weight.T + model[0].bias, 1e-12)
+
+
 def test_plans_are_reused_and_bounded() -> None:
     model = MODELS["tanh"]()
     first = last_plan(model, 50)
@@ -281,6 +292,17 @@ def test_inputs_are_not_touched(layout, features) -> None:
         assert np.array_equal(model.gradients, gradients)
     for array, then in zip((given, y, weight), before, strict=True):
         assert np.array_equal(array, then)
+
+
+@pytest.mark.parametrize("widths", [(3, 4, 2), (64, 64, 64)])  # with the second, BLAS is held to one thread
+def test_predict_again_returns_fresh_arrays(widths):
+    rng, model = np.random.default_rng(0), chain(*widths, dtype=np.float64)
+    x, other = rng.standard_normal((500, widths[0])), rng.standard_normal((500, widths[0]))
+    for _ in range(2):
+        first = model.predict(x)
+        kept = first.copy()
+        model.predict(other)
+        assert np.array_equal(first, kept)
 
 
 def test_predict_again_is_predict():

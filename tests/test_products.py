@@ -80,6 +80,8 @@ CHOICES = {
         ((512, 128, 10), "f", ["matmul 8x64x128 128x10"]),
         ((512, 95, 16), "f", ["copyto 95x16 95x16", "dot 512x95 95x16"]),
         ((512, 96, 16), "f", ["matmul 8x64x96 96x16"]),
+        ((512, 60, 10), "f", ["matmul 8x64x60 60x10"]),
+        ((512, 102, 17), "f", ["copyto 102x17 102x17", "dot 512x102 102x17"]),
         ((512, 128, 1), "f", ["dot 512x128 128x1"]),
         ((255, 128, 128), "f", ["matmul 255x128 128x128"]),
         ((256, 128, 128), "f", ["copyto 128x128 128x128", "matmul 8x32x128 128x128"]),
@@ -132,6 +134,14 @@ def test_the_form_follows_from_the_shapes(name, case, monkeypatch):
 )
 def test_a_row_is_added_to_several_rows_at_once(rows, width, wanted):
     assert made(add_row(np.ones((rows, width)), np.ones(width), np.empty)) == wanted
+
+
+def test_in_float32_a_long_row_needs_twice_as_many_entries() -> None:
+    def calls(rows):
+        return made(add_row(np.ones((rows, 16), np.float32), np.ones(16, np.float32), np.empty))
+
+    assert calls(2047)[0] == "copyto 32x16 16"
+    assert calls(2048) == ["copyto 512x16 16", "add 4x8192 1x8192"]
 
 
 def test_small_products_are_those_of_the_kernels_for_avx512(monkeypatch):

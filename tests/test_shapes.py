@@ -19,10 +19,15 @@ from user_layers import Scale
 import matbackprop as mb
 from matbackprop.parallel import FEWEST_ROWS
 
-#: Leading shapes: one example alone, batches of 0, 1 and 7, sequences (N, T, ...), and inputs above the 64 KiB up to
-#: which `backprop` copies its input.
+#: Leading shapes: one example alone, batches of 0, 1 and 7, sequences (N, T, ...), and inputs above the bytes up to
+#: which a plan copies its input.
 LEADS = [(), (0,), (1,), (7,), (7, 2), (0, 2), (7, 0), (2, 3, 4)]
-LARGE = [(5000,), (50, 100)]
+LARGE, COPY_BYTES = [(5000,), (50, 100)], 1 << 15
+
+
+@pytest.fixture(autouse=True)
+def _copy_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("matbackprop.plan.COPY_BYTES", COPY_BYTES)
 
 
 LAYERS = {  # each maps 3 features to 3, so that `out` can be the input
