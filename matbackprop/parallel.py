@@ -40,11 +40,12 @@ FORWARD = 1 / 3
 #: made in parts: 3 to 5 % of a step. For the same reason a block has at most a power of two.
 ROWS_TO_EVEN, EVEN_ROWS = 512, 128
 
-#: Where several threads work on blocks, each has this many rows at least, if they take no more than MOST_BYTES: a
-#: thread that comes out of a NumPy call while another is between two of its own sleeps, and wakes some 50 µs later, so
-#: that few long calls are better than many that fit the cache. Two threads take 13 ms instead of 23 for 16,384 rows of
-#: sixteen layers of 32 units.
-FEWEST_ROWS_OF_A_THREAD, MOST_BYTES = 2048, 1 << 24
+#: Where several threads work on blocks, each has this many rows at least, and a layer of mean width that many entries,
+#: if they take no more than MOST_BYTES: a thread that comes out of a NumPy call while another is between two of its own
+#: sleeps, and wakes some 50 µs later, so that few long calls are better than many that fit the cache. Two threads take
+#: 13 ms instead of 23 for 16,384 rows of sixteen layers of 32 units.
+FEWEST_ROWS_OF_A_THREAD, FEWEST_ENTRIES_OF_A_THREAD, MOST_ROWS_OF_A_THREAD = 2048, 1 << 17, 16384
+MOST_BYTES = 1 << 24
 
 #: About what loss and gradients cost a core, measured in float32: for every row, so much a parameter for the products,
 #: and so much a feature for everything else. It decides only what follows.
@@ -116,15 +117,16 @@ def share(cost: Costs, rows: int, itemsize: int, workers: int | None, *, predict
         sharing = SECONDS_A_LAYER * cost.layers + SECONDS_TO_ADD_A_PARAMETER * cost.parameters
         workers = min(_cores(), int(seconds / (WORTH_A_THREAD * (SECONDS_A_THREAD + part * sharing))))
     workers = max(1, min(workers, rows))
+    features = max(1, cost.features)
     if predict:
         row_bytes, fewest = 2 * max(1, cost.widest) * itemsize, FEWEST_ROWS_TO_PREDICT
     else:
-        features = max(1, cost.features)
         row_bytes = features * itemsize
         fewest = max(FEWEST_ROWS, min(FEWEST_ENTRIES * (cost.layers + 1) // features, MOST_BYTES // row_bytes))
     block = min(max(BLOCK_BYTES // row_bytes, fewest), MOST_ROWS)
     if workers > 1:
-        block = max(block, min(MOST_BYTES // row_bytes, FEWEST_ROWS_OF_A_THREAD))
+        of_a_thread = max(FEWEST_ROWS_OF_A_THREAD, FEWEST_ENTRIES_OF_A_THREAD * (cost.layers + 1) // features)
+        block = max(block, min(of_a_thread, MOST_ROWS_OF_A_THREAD, MOST_BYTES // row_bytes))
     return Shares(workers, 1 << (block.bit_length() - 1), light)
 
 

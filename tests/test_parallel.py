@@ -211,6 +211,9 @@ def test_long_blocks_are_cut_evenly_but_for_the_last(rows, block, workers, start
         ((32, 64, 64, 1), 4, 1, True, 2048),  # two arrays of 64 units
         ((32, 64, 64, 1), 8, 1, True, 1024),
         ((32, 64, 64, 1), 4, 2, False, 2048),
+        ((4, 32, 16, 4), 4, 2, False, 4096),  # 17 units on average: of 2048 rows, fewer than 2**17 entries
+        ((2, 2, 2, 1), 4, 2, False, 16384),
+        ((2, 2, 2, 1), 4, 2, True, 16384),
         ((*[32] * 17, 1), 8, 2, False, 1024),  # of 2048 rows 17 MiB
         ((*[24, 8] * 16, 1), 4, 1, False, 2048),  # 16 units on average
         ((*[4] * 200, 1), 8, 1, False, 1024),  # of 8192 rows, 100 MiB
