@@ -145,12 +145,12 @@ def every_cell(measured: list[Cell]) -> list[str]:
 def absent(results: dict[str, Any]) -> list[str]:
     """Return the section on what was not measured and why."""
     rows = [[who, "everywhere", why] for who, why in results["left_out"].items()]
-    rows += [["all", f"{d['case']}, {d['cores']} cores", "no time left in the budget"] for d in results["dropped"]]
+    rows += [["all", f"{d['case']}, {d['cores']} core{'s' * (d['cores'] > 1)}", "no time left in the budget"] for d in results["dropped"]]
     reasons: dict[tuple[str, str], list[str]] = {}
     for record in results["cells"]:
         for peer, why in record["left_out"].items():
             place = (
-                f"{record['network']} {record['dtype']} N={record['rows']} {record['task']}, {record['cores']} cores"
+                f"{record['network']} {record['dtype']} N={record['rows']} {record['task']}, {record['cores']} core{'s' * (record['cores'] > 1)}"
             )
             reasons.setdefault((peer, "share" if "its share" in why else why), []).append(place)
     for (peer, why), places in reasons.items():

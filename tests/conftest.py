@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 from types import ModuleType
 
 import hypothesis
@@ -21,6 +22,10 @@ collect_ignore = ["golden"]
 # A slow machine is not a failure, and two runs on the same commit try the same examples.
 hypothesis.settings.register_profile("matbackprop", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("matbackprop")
+
+# A shell's background jobs ignore Ctrl-C, and so do their children; some tests send it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure() -> None:

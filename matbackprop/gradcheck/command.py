@@ -103,9 +103,9 @@ def _module(place: str) -> ModuleType:
 
 def _cases(module: ModuleType, place: str) -> str:
     """Return a sentence on what can be checked in a module."""
-    names = [name for name, value in vars(module).items() if _checker(value) is not None]
+    names = [name for name, value in vars(module).items() if name[0] != "_" and _checker(value) is not None]
     if names:
-        return f"what it has to check: {', '.join(f'{place}:{name}' for name in names)}"
+        return f"the cases in it: {', '.join(f'{place}:{name}' for name in names)}"
     return "write a line such as case = (fun, grad, x0) into it, and name that"
 
 
