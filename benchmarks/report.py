@@ -138,20 +138,24 @@ def every_cell(measured: list[Cell]) -> list[str]:
             rows.append([f"{c.network} {c.dtype}", f"{c.rows:,}", f"{median:,.1f}", f"{median / c.rows:,.3g}", *ratios,
                          f"{floor.median:.2f}" if floor else "-"])  # fmt: skip
         head = ["network", "N", "ours µs", "µs a row", *map(label, peers), "floor"]
-        lines += [f"### {task}, {cores} core{'s' * (cores > 1)}", "", *table(head, rows)]
+        lines += [f"### {task}, {on(cores)}", "", *table(head, rows)]
     return lines
+
+
+def on(cores: int) -> str:
+    """Return so many cores in words."""
+    return f"{cores} core{'s' * (cores > 1)}"
 
 
 def absent(results: dict[str, Any]) -> list[str]:
     """Return the section on what was not measured and why."""
     rows = [[who, "everywhere", why] for who, why in results["left_out"].items()]
-    rows += [["all", f"{d['case']}, {d['cores']} core{'s' * (d['cores'] > 1)}", "no time left in the budget"] for d in results["dropped"]]
+    rows += [["all", f"{d['case']}, {on(d['cores'])}", "no time left in the budget"] for d in results["dropped"]]
     reasons: dict[tuple[str, str], list[str]] = {}
     for record in results["cells"]:
         for peer, why in record["left_out"].items():
-            place = (
-                f"{record['network']} {record['dtype']} N={record['rows']} {record['task']}, {record['cores']} core{'s' * (record['cores'] > 1)}"
-            )
+            case = f"{record['network']} {record['dtype']} N={record['rows']} {record['task']}"
+            place = f"{case}, {on(record['cores'])}"
             reasons.setdefault((peer, "share" if "its share" in why else why), []).append(place)
     for (peer, why), places in reasons.items():
         said = "getting ready (compiling) had taken more than its share of the time" if why == "share" else why
