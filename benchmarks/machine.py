@@ -22,6 +22,11 @@ def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
+def on(count: int) -> str:
+    """Return so many cores in words."""
+    return f"{count} core{'s' * (count > 1)}"
+
+
 def pin(chosen: list[int]) -> None:
     """Keep this process, and the threads that it will start, on these cores, where the system can."""
     if chosen and hasattr(os, "sched_setaffinity"):

@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import on
 from benchmarks.peers import PEERS
 from benchmarks.results import FLOOR, US, Cell, cells, read
 
@@ -92,7 +93,7 @@ def write_figures(measured: list[Cell], directory: Path, formats: list[str], dpi
     written = []
     for task, cores in dict.fromkeys((cell.task, cell.cores) for cell in measured):
         here = [cell for cell in measured if (cell.task, cell.cores) == (task, cores)]
-        title = f"{task}, {cores} core{'s' * (cores > 1)}"
+        title = f"{task}, {on(cores)}"
         for kind in ("time", "ratio"):
             with mpl.rc_context({"svg.hashsalt": "matbackprop"}):
                 figure = draw(here, title, kind == "ratio")

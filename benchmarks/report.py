@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import on
 from benchmarks.peers import PEERS
 from benchmarks.results import FLOOR, US, Cell, Spread, cells, geometric_mean, read, summarise
 
@@ -28,8 +29,7 @@ def label(peer: str) -> str:
 
 def name(cell: Cell) -> str:
     """Return what a cell is called."""
-    plural = "s" * (cell.cores > 1)
-    return f"{cell.network} {cell.dtype}, {cell.task}, N = {cell.rows:,}, {cell.cores} core{plural}"
+    return f"{cell.network} {cell.dtype}, {cell.task}, N = {cell.rows:,}, {on(cell.cores)}"
 
 
 def between(ratio: Spread) -> str:
@@ -140,11 +140,6 @@ def every_cell(measured: list[Cell]) -> list[str]:
         head = ["network", "N", "ours µs", "µs a row", *map(label, peers), "floor"]
         lines += [f"### {task}, {on(cores)}", "", *table(head, rows)]
     return lines
-
-
-def on(cores: int) -> str:
-    """Return so many cores in words."""
-    return f"{cores} core{'s' * (cores > 1)}"
 
 
 def absent(results: dict[str, Any]) -> list[str]:

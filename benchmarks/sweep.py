@@ -21,7 +21,7 @@ if __package__ in (None, ""):  # run as a script
 from benchmarks.budget import Budget
 from benchmarks.budget import Cell as Key
 from benchmarks.machine import cores as usable_cores
-from benchmarks.machine import describe
+from benchmarks.machine import describe, on
 from benchmarks.peers import PEERS, installed
 from benchmarks.pool import Failure, Pool, Process
 from benchmarks.results import FLOOR, US, cells, summarise, write
@@ -112,7 +112,7 @@ class Sweep:
             self.left_out[peer] = why
             print(f"# left out: {peer}: {why}")
         self.groups.append({"cores": cores, "dtype": dtype, "workers": pool.about})
-        print(f"# {cores} core{'s' * (cores > 1)} {usable_cores()[:cores]}, {dtype}")
+        print(f"# {on(cores)} {usable_cores()[:cores]}, {dtype}")
         return pool
 
     def _wanted(self, case: Case) -> Any:
@@ -215,7 +215,7 @@ def prepare_only(peers: list[str], keys: list[Key]) -> None:
                             said = f"{monotonic() - start:.1f} s"
                         except Failure as failure:
                             said = str(failure)
-                        print(f"{number:>4} {peer}: {case}, {count} cores: {said}", flush=True)
+                        print(f"{number:>4} {peer}: {case}, {on(count)}: {said}", flush=True)
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -318,7 +318,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("\ninterrupted: what was measured is kept")
     for count, case in sweep.budget.dropped:
-        print(f"# left out for want of time: {case}, {count} cores")
+        print(f"# left out for want of time: {case}, {on(count)}")
     write(args.output, sweep.results())
     print(closing(summarise(cells(sweep.results()))))
     print(f"{len(sweep.cells)} cells in {(monotonic() - started) / 60:.1f} minutes; written: {args.output}")
