@@ -124,7 +124,7 @@ class PreparedOptimizer(Optimizer):
         yield from self.add_multiple(mean, rest, s, s)
 
     def with_multiple(self, g: Array, factor: Array, w: Array, d: Array) -> Iterator[Call]:
-        """Yield the calls for d = g + a w."""
+        """Yield the calls for d = g + a w. Here d may be w."""
         yield call(np.multiply, w, factor, d)
         yield call(np.add, d, g, d)
 

@@ -117,7 +117,6 @@ class RMSprop(PreparedOptimizer):
         yield call(np.add, s, eps, s)
         yield call(np.divide, g, s, s)
         if velocity is not None:
-            yield call(np.multiply, velocity, momentum, velocity)
-            yield call(np.add, velocity, s, velocity)
+            yield from self.with_multiple(s, momentum, velocity, velocity)
             s, d = velocity, s
         yield from self.add_multiple(w, rate, s, d)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial as call
-
-import numpy as np
 
 from matbackprop.calls import Call
 from matbackprop.optimizer import Structural
@@ -106,8 +103,7 @@ class SGD(PreparedOptimizer):
             if self.dampening:
                 yield from self.average(u, momentum, g, rest, s)
             else:
-                yield call(np.multiply, u, momentum, u)
-                yield call(np.add, u, g, u)
+                yield from self.with_multiple(g, momentum, u, u)
             if self.nesterov:
                 yield from self.with_multiple(g, momentum, u, s)
                 u = s
