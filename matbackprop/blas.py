@@ -90,12 +90,13 @@ class _OneThread:
     def __exit__(self, *error: object) -> None:
         with _lock:
             for library in self.libraries():
-                held = _held.get(_key(library))
+                key = _key(library)
+                held = _held.get(key)
                 if held is None:  # in a child that was forked inside
                     continue
                 held.inside -= 1
                 if not held.inside:
-                    del _held[_key(library)]
+                    del _held[key]
                     if held.before != 1:
                         _set_threads(library, held.before)
 

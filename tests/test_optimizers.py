@@ -175,7 +175,7 @@ def watched_axpy(monkeypatch):
     return threads
 
 
-def test_blas_keeps_to_one_thread(rng, monkeypatch):
+def test_blas_keeps_to_one_thread(monkeypatch):
     """As in backprop: threads of BLAS's own wait for one another where other work shares the cores."""
     threads = watched_axpy(monkeypatch)
     w, g = np.ones(BLAS_ENTRIES), np.ones(BLAS_ENTRIES)
